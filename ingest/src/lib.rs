@@ -1,0 +1,1 @@
+//! Sources, row checks, the dual write, offsets and quarantine.

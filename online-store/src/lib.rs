@@ -1,0 +1,1 @@
+//! Latest values: the packed row, the embedded store and its contract.

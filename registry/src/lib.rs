@@ -1,0 +1,1 @@
+//! Feature definitions: YAML, rules of evolution, plan and apply.

@@ -1,0 +1,1 @@
+//! The Python package: the Rust client through PyO3.

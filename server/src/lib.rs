@@ -1,0 +1,1 @@
+//! The server: configuration, one port for gRPC, HTTP and Flight, and wiring.

@@ -1,0 +1,197 @@
+//! What is mutable: branch heads and their reflog, tags, id marks, epochs, small values, and the index that says which pack holds which node.
+//!
+//! [`MetadataStore`] is the contract; [`MemoryMetadata`] and [`SqliteMetadata`] keep it, and [`crate::testkit::metadata_laws`] is run on each. A store
+//! holds one repository. A database of a newer schema is refused.
+
+//mod memory;
+//mod sqlite;
+
+use std::fmt;
+
+use anabranch_core::{BranchId, Timestamp};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+//M
+//S
+
+use crate::{CommitId, PackId, PackIndex, Result};
+
+/// A branch as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchInfo {
+    /// Never reused, also when a branch of the same name is made again.
+    pub id: BranchId,
+    /// The name.
+    pub name: String,
+    /// The commit that it points to.
+    pub head: CommitId,
+    /// Whether deleting it is refused.
+    pub protected: bool,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagInfo {
+    /// The name.
+    pub name: String,
+    /// The commit that it names.
+    pub commit: CommitId,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// One move of a branch's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReflogEntry {
+    /// Grows with every entry; the order of moves, whatever the clock said.
+    pub seq: u64,
+    /// Where the head was; `None` where the branch was made.
+    pub old: Option<CommitId>,
+    /// Where it went.
+    pub new: CommitId,
+    /// When, by the clock of the server that moved it.
+    pub time: Timestamp,
+    /// Who.
+    pub author: String,
+    /// How: `commit`, `merge`, `create`.
+    pub action: String,
+}
+
+/// Where the bytes of a node or commit lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// The first byte of the entry in it.
+    pub offset: u64,
+    /// The length of the entry.
+    pub len: u32,
+}
+
+/// A write that travels with a head move, in the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetadataWrite {
+    /// Sets a value.
+    Put {
+        /// A table of values, one for each use.
+        space: String,
+        /// The key in it.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
+    /// Removes a value.
+    Delete {
+        /// A table of values, one for each use.
+        space: String,
+        /// The key in it.
+        key: Bytes,
+    },
+    /// Sees to it that a mark is at least `to`.
+    RaiseMark {
+        /// The mark.
+        name: String,
+        /// The next id that it may give.
+        to: u64,
+    },
+    /// Makes an epoch one larger; the first bump makes it 1.
+    BumpEpoch {
+        /// The tag whose epoch it is.
+        tag: String,
+    },
+}
+
+/// One step of a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadStep {
+    /// The commit that it moves to.
+    pub commit: CommitId,
+    /// When.
+    pub time: Timestamp,
+    /// Who.
+    pub author: String,
+    /// How: `commit` or `merge`.
+    pub action: String,
+}
+
+/// A move of one head, by compare-and-set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadMove {
+    /// The branch.
+    pub branch: BranchId,
+    /// Where its head must be.
+    pub expected: CommitId,
+    /// The steps in order, a reflog entry each; the head ends at the last.
+    pub steps: Vec<HeadStep>,
+}
+
+/// What one transaction makes visible, all of it or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Publication {
+    /// The pack that is already durable in the object store, to be indexed. Hashes that an earlier pack holds keep their place.
+    pub pack: Option<PackIndex>,
+    /// The head to be moved.
+    pub head: Option<HeadMove>,
+    /// The writes that go with it, in order.
+    pub writes: Vec<MetadataWrite>,
+}
+
+/// Holds what is mutable of one repository.
+///
+/// Every method is one transaction: atomic, durable when it returns `Ok`, and after `Err` it was done as a whole or not at all. What one caller was told is
+/// seen by every later call of any caller (linearisable). Names are exact bytes and lists come in byte order. Times are only recorded: nothing is
+/// decided by them but [`MetadataStore::head_at`].
+#[async_trait]
+pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
+    /// Random, made with the database: a restored or new database has another.
+    async fn incarnation(&self) -> Result<u128>;
+
+    /// Publishes, or does nothing and answers `false` if the head is not where the move expects it or the branch is gone.
+    async fn publish(&self, publication: &Publication) -> Result<bool>;
+    /// Where these nodes or commits lie, in the order asked.
+    async fn locate(&self, hashes: &[[u8; 32]]) -> Result<Vec<Option<Location>>>;
+    /// At most `limit` indexed commits with `low <= id <= high`, in order.
+    async fn commits_between(&self, low: &CommitId, high: &CommitId, limit: usize) -> Result<Vec<CommitId>>;
+
+    /// Makes a branch; `None` if the name is taken.
+    async fn create_branch(&self, name: &str, head: &CommitId, time: Timestamp, author: &str) -> Result<Option<BranchInfo>>;
+    /// Deletes a branch if it has this id; its reflog stays. Answers whether it did.
+    async fn delete_branch(&self, name: &str, id: BranchId) -> Result<bool>;
+    /// Protects a branch from being deleted, or no longer. Answers whether there is such a branch.
+    async fn protect_branch(&self, name: &str, protected: bool) -> Result<bool>;
+    /// The branch of this name.
+    async fn branch(&self, name: &str) -> Result<Option<BranchInfo>>;
+    /// All branches by name.
+    async fn branches(&self) -> Result<Vec<BranchInfo>>;
+    /// The moves of a branch's head, newest first, at most `limit` with `seq < before`.
+    async fn reflog(&self, branch: BranchId, before: Option<u64>, limit: usize) -> Result<Vec<ReflogEntry>>;
+    /// Where a branch's head was: the last move whose time is not after `time`.
+    async fn head_at(&self, branch: BranchId, time: Timestamp) -> Result<Option<CommitId>>;
+
+    /// Makes a tag; `None` if the name is taken.
+    async fn create_tag(&self, name: &str, commit: &CommitId, time: Timestamp) -> Result<Option<TagInfo>>;
+    /// Deletes a tag. Answers whether there was one.
+    async fn delete_tag(&self, name: &str) -> Result<bool>;
+    /// The tag of this name.
+    async fn tag(&self, name: &str) -> Result<Option<TagInfo>>;
+    /// All tags by name.
+    async fn tags(&self) -> Result<Vec<TagInfo>>;
+
+    /// A value.
+    async fn value(&self, space: &str, key: &[u8]) -> Result<Option<Bytes>>;
+    /// At most `limit` values whose key begins with `prefix` and is larger than `after`, by key.
+    async fn values(&self, space: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
+    /// Sets (`Some`) or removes (`None`) a value if it is `expected`. Answers whether it was.
+    async fn swap_value(&self, space: &str, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool>;
+
+    /// Takes `count` ids that nobody else gets; they begin at the answer. The first id of a mark is 1.
+    async fn allocate(&self, mark: &str, count: u64) -> Result<u64>;
+    /// The next id that a mark would give.
+    async fn mark(&self, mark: &str) -> Result<u64>;
+    /// The epochs of these tags, in the order asked; `None` for one never bumped.
+    async fn epochs(&self, tags: &[&str]) -> Result<Vec<Option<u64>>>;
+}

@@ -1,0 +1,10 @@
+//! What tests of this crate and of its users inject and run: a file layer that loses power, a metadata store that fails on command, and the laws that
+//! every [`crate::MetadataStore`] keeps.
+
+
+
+mod lossy;
+
+
+
+pub use lossy::LossyFiles;
