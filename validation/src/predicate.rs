@@ -3,8 +3,6 @@
 //! A predicate looks at a whole column at once and marks the rows that break it. Nulls break only `not_null`. Numbers are compared in the column's own
 //! type, texts and bytes byte by byte. In a set, NaN is one value and −0 is 0; a NaN lies in no range.
 
-use std::fmt;
-
 use anabranch_core::definition::Rule;
 use anabranch_core::{DataType, Scalar, Value};
 use arrow::array::{Array, ArrowPrimitiveType, AsArray};
@@ -149,7 +147,7 @@ impl Test {
 }
 
 /// A value as a reason shows it.
-pub(crate) fn shown(value: &Value) -> String {
+fn shown(value: &Value) -> String {
     cut(value.to_json().to_string())
 }
 
@@ -244,14 +242,5 @@ fn cut(text: String) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
-    }
-}
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reason(reason) => f.write_str(reason),
-            Self::Pattern(error) => error.fmt(f),
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anabranch_core::columns::value_at;
 use anabranch_core::definition::{Check, Column, Role, Rule, ViewLayout};
-use anabranch_core::{DataType, Scalar, Span, Timestamp};
+use anabranch_core::{DataType, Span, Timestamp};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::TimestampMicrosecondType;
@@ -27,9 +27,11 @@ pub struct RowChecks {
 struct Compiled {
     view: String,
     columns: Vec<Column>,
+    /// The place of the event time, which follows the keys.
     event_time: usize,
     max_future: Span,
-    rules: Vec<ColumnRule>,
+    every_row: Vec<ColumnRule>,
+    checks: Vec<ColumnRule>,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl RowChecks {
     /// rule does not fit the column's type.
     pub fn compile<'a>(layout: &ViewLayout, checks: impl IntoIterator<Item = &'a Check>) -> Result<Self> {
         let columns = layout.columns().to_vec();
-        let mut rules = Vec::new();
+        let mut every_row = Vec::new();
         for (column, Column { data_type, role, .. }) in columns.iter().enumerate() {
             let check = match role {
                 Role::Key => KEY,
@@ -55,22 +57,22 @@ impl RowChecks {
                 Role::KnownTime => KNOWN_TIME,
                 Role::Feature | Role::Reserved => continue,
             };
-            rules.push(column_rule(layout, check, column, *data_type, &Rule::NotNull {})?);
+            every_row.push(column_rule(layout, check, column, *data_type, &Rule::NotNull {})?);
         }
-        let mut checks: Vec<_> = checks.into_iter().collect();
-        checks.sort_by(|a, b| a.name.cmp(&b.name));
-        for check in checks {
+        let mut sorted: Vec<_> = checks.into_iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut checks = Vec::with_capacity(sorted.len());
+        for check in sorted {
             let misfit = |reason| Error::Misfit { check: check.name.clone(), view: layout.name().to_owned(), reason };
             if check.view != layout.name() {
                 return Err(misfit(format!("it is for feature view {:?}", check.view)));
             }
             let column = columns.iter().position(|column| column.name == check.column);
             let column = column.ok_or_else(|| misfit(format!("there is no column {:?}", check.column)))?;
-            rules.push(column_rule(layout, &check.name, column, columns[column].data_type, &check.rule)?);
+            checks.push(column_rule(layout, &check.name, column, columns[column].data_type, &check.rule)?);
         }
-        let event_time = layout.keys().len();
-        let compiled = Compiled { view: layout.name().to_owned(), columns, event_time, max_future: layout.view().max_future, rules };
-        Ok(Self { compiled: Arc::new(compiled) })
+        let (view, event_time, max_future) = (layout.name().to_owned(), layout.keys().len(), layout.view().max_future);
+        Ok(Self { compiled: Arc::new(Compiled { view, columns, event_time, max_future, every_row, checks }) })
     }
 
     /// Judges the rows of a batch that has the columns of [`ViewLayout::arrow_schema`] (each may hold nulls), each row with its arrival in
@@ -81,11 +83,9 @@ impl RowChecks {
     pub fn judge(&self, batch: &RecordBatch, arrivals: &[i64]) -> Result<Verdicts> {
         self.check_form(batch, arrivals)?;
         let mut verdicts = Verdicts::default();
-        let own = self.compiled.rules.iter().position(|rule| !rule.check.starts_with('_')).unwrap_or(self.compiled.rules.len());
-        let (every_row, checks) = self.compiled.rules.split_at(own);
-        self.apply(every_row, batch, &mut verdicts)?;
+        self.apply(&self.compiled.every_row, batch, &mut verdicts)?;
         self.judge_future(batch, arrivals, &mut verdicts);
-        self.apply(checks, batch, &mut verdicts)?;
+        self.apply(&self.compiled.checks, batch, &mut verdicts)?;
         Ok(verdicts)
     }
 
@@ -140,10 +140,12 @@ impl RowChecks {
 }
 
 fn column_rule(layout: &ViewLayout, check: &str, column: usize, data_type: DataType, rule: &Rule) -> Result<ColumnRule> {
-    debug_assert!(column != layout.keys().len() || data_type == DataType::Scalar(Scalar::Timestamp), "the event time follows the keys");
     match Predicate::compile(rule, data_type) {
         Ok(predicate) => Ok(ColumnRule { check: check.to_owned(), column, predicate }),
         Err(Unfit::Pattern(source)) => Err(Error::Pattern { check: check.to_owned(), source: Box::new(source) }),
         Err(Unfit::Reason(reason)) => Err(Error::Misfit { check: check.to_owned(), view: layout.name().to_owned(), reason }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ mod codec;
 mod commit;
 mod refs;
 mod change;
-//mod tree;
+mod tree;
 mod pack;
 mod metadata;
 pub mod files;
