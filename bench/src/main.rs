@@ -1,1 +1,51 @@
-fn main() {}
+//! Workloads, peers and reports: `cargo run --release -p anabranch-bench -- SCENARIO --json` prints one JSON object
+//! `{"scenario", "config", "figures"}` on standard output; what happens meanwhile goes to standard error.
+//!
+//! Every scenario is seeded and prints its configuration. Peers run as processes of their own, as their documentation says; answers are compared before
+//! a time is printed.
+
+mod append;
+mod ingest;
+mod online_lookup;
+mod pit_join;
+mod report;
+mod server;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "anabranch-bench", about = "Workloads, peers and reports")]
+struct Arguments {
+    #[command(subcommand)]
+    scenario: Scenario,
+    /// Print one JSON object instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// A point-in-time join from files to Arrow, against DuckDB and Polars on the same files.
+    PitJoin(pit_join::Options),
+    /// One of our own runs of the join, in a process of its own.
+    #[command(hide = true)]
+    PitJoinRun(pit_join::RunOptions),
+    /// Lookups through the server, measured at the client.
+    OnlineLookup(online_lookup::Options),
+    /// Pushes to both stores, until they are in a commit.
+    Ingest(ingest::Options),
+    /// Appends to one table, to show that the cost of a commit does not grow.
+    Append(append::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let report = match arguments.scenario {
+        Scenario::PitJoinRun(options) => return pit_join::run_one(&options),
+        Scenario::PitJoin(options) => pit_join::run(&options)?,
+        Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
+        Scenario::Ingest(options) => ingest::run(&options)?,
+        Scenario::Append(options) => append::run(&options)?,
+    };
+    report.print(arguments.json)
+}

@@ -168,7 +168,7 @@ fn is_full(error: &(dyn StdError + 'static)) -> bool {
         .is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
 }
 
-fn beneath<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> Option<&T> {
+fn beneath<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<T>() {

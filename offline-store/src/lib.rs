@@ -2,28 +2,40 @@
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
 //! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
-//! [`quarantine`] and [`catalog`] (Iceberg's own face of it).
+//! [`quarantine`], [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) and [`dataset`] (a join of a commit, with its digest).
 
-pub mod append;
-pub mod catalog;
-mod data_file;
-pub mod entry;
-pub mod error;
-mod manifests;
-pub mod metadata;
-pub mod quarantine;
-pub mod scan;
-pub mod schema;
 pub mod storage;
+
+pub mod entry;
+
+pub mod schema;
+
+pub mod metadata;
+
+mod data_file;
+mod manifests;
+
 pub mod table;
 
-pub use append::{Append, Appended, TableRows};
-pub use catalog::BranchCatalog;
+pub mod append;
+
+pub mod scan;
+
+pub mod quarantine;
+
+pub mod catalog;
+
+pub mod join;
+
+pub mod error;
+
+pub use append::{Append, Appended, AppendedTable, TableRows};
+pub use catalog::{RefCatalog, SOURCE_MARK};
 pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
 pub use metadata::TableState;
 pub use quarantine::quarantine_shape;
-pub use scan::{AddedFiles, RowStream, ScanRequest};
-pub use schema::TableShape;
+pub use scan::{AddedFiles, BatchStream, ScanRequest, schema_of};
+pub use schema::{TableField, TableShape};
 pub use storage::Locations;
 pub use table::{Namespace, OfflineStore, OfflineStoreOptions, TableName};

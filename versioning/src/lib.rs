@@ -29,7 +29,7 @@ pub use files::{FileHandle, Files, RealFiles};
 pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
 pub use metadata::{
-    BranchInfo, HeadMove, HeadStep, Location, MetadataStore, MetadataWrite, Publication, ReflogEntry, TagInfo,
+    BranchInfo, HeadMove, HeadStep, Location, MemoryMetadata, MetadataStore, MetadataWrite, Publication, ReflogEntry, SqliteMetadata, TagInfo,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};

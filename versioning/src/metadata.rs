@@ -3,8 +3,8 @@
 //! [`MetadataStore`] is the contract; [`MemoryMetadata`] and [`SqliteMetadata`] keep it, and [`crate::testkit::metadata_laws`] is run on each. A store
 //! holds one repository. A database of a newer schema is refused.
 
-//mod memory;
-//mod sqlite;
+mod memory;
+mod sqlite;
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ use anabranch_core::{BranchId, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-//M
-//S
+pub use memory::MemoryMetadata;
+pub use sqlite::SqliteMetadata;
 
 use crate::{CommitId, PackId, PackIndex, Result};
 
@@ -194,4 +194,16 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
     async fn mark(&self, mark: &str) -> Result<u64>;
     /// The epochs of these tags, in the order asked; `None` for one never bumped.
     async fn epochs(&self, tags: &[&str]) -> Result<Vec<Option<u64>>>;
+}
+
+/// Numbers of marks and epochs must fit the database's signed 64 bits.
+fn check_count(number: Option<u64>) -> Result<i64> {
+    number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| crate::Error::invalid("mark", "no id is left beyond 2^63"))
+}
+
+fn check_writes(writes: &[MetadataWrite]) -> Result<()> {
+    writes.iter().try_for_each(|write| match write {
+        MetadataWrite::RaiseMark { to, .. } => check_count(Some(*to)).map(drop),
+        _ => Ok(()),
+    })
 }

@@ -24,7 +24,7 @@ use bytes::Bytes;
 pub(crate) use apply::{Applied, Edits, apply, empty};
 use cursor::Range;
 pub(crate) use diff::diff;
-pub(crate) use node::{Node, check_entry};
+pub(crate) use node::{MAX_NODE_BYTES, Node, check_entry};
 pub(crate) use scan::scan;
 
 use crate::{Error, NodeHash, Result};

@@ -1,1 +1,59 @@
-//! The Rust client.
+//! The Rust client of Anabranch.
+//!
+//! In reading order: [`client`] (connecting, and what a call is about), [`error`], [`definitions`] (plan and apply), [`versions`] (branches, tags,
+//! history), [`rows`] (push, delete, flush, status, quarantine), [`files`] and [`bulk`] (large amounts), [`online`] (lookups), [`historical`]
+//! (point-in-time datasets and reading a view), [`datasets`] (saved ones), [`session`] (what a server says of itself) and [`local`] (a private server
+//! for a folder). Definitions themselves are `anabranch-core`'s and come again here.
+//!
+//! ```no_run
+//! use anabranch_client::{Changes, Client, Definition, Entity, FeatureView, Rows, Scalar};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("http://127.0.0.1:6570").await?;
+//! let airport = Entity::new("airport", "origin", Scalar::String);
+//! let weather = FeatureView::new("weather", "time").entity("airport").field("temp", "f64".parse()?);
+//! client.apply(&Changes::new().define(Definition::Entity(airport)).define(Definition::FeatureView(weather)), false, "first view").await?;
+//! client.push("weather", Rows::json(r#"{"origin": "JFK", "time": "2013-01-01T05:00:00Z", "temp": 39.0}"#)).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod client;
+pub mod error;
+
+pub mod definitions;
+pub mod versions;
+
+pub mod bulk;
+pub mod files;
+pub mod rows;
+
+pub mod datasets;
+pub mod historical;
+pub mod online;
+
+pub mod local;
+pub mod session;
+
+mod columns;
+mod flight;
+mod upload;
+
+pub use anabranch_core::definition::{
+    Check, Definition, DefinitionKind, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Partition, Projection, Rule, Source, SourceKind,
+};
+pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp};
+
+pub use bulk::{BulkOptions, Ingested};
+pub use client::{Client, ClientConfig};
+pub use datasets::SavedDataset;
+pub use definitions::{Applied, Changes, DefinitionList, Plan, RegisteredDefinition};
+pub use error::Error;
+pub use files::FileOptions;
+pub use flight::Reader;
+pub use historical::{Dataset, HistoricalQuery, ReadQuery, Table};
+pub use local::Launcher;
+pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
+pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
+pub use session::ServerInfo;
+pub use versions::{Branch, Commit, Diff, Difference, Merged, Tag};

@@ -49,17 +49,6 @@ pub(crate) enum Payload {
     Child(Child),
 }
 
-impl Payload {
-    /// Bytes that an item with this payload takes in a node.
-    pub(crate) fn item_bytes(&self, key: &[u8]) -> usize {
-        2 + key.len()
-            + match self {
-                Self::Value(value) => 4 + value.len(),
-                Self::Child(_) => 40,
-            }
-    }
-}
-
 impl Node {
     pub(crate) fn decode(bytes: Bytes) -> Result<Self> {
         let mut reader = Reader::new("node", &bytes);

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::executor::block_on;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{Entry, Key, KeyKind, Page, Scan};
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
 
 #[derive(Default)]
 struct Nodes {

@@ -1,0 +1,12 @@
+//! Data files: rows to sorted Parquet with Iceberg's statistics, and back into columns by field id.
+//!
+//! Rows are brought into the table's columns, parted by partition, sorted within each by the table's sort order, then by arrival, source and position, and
+//! cut into files of about the size asked for. One file is encoded at a time, off the async runtime, so that a backfill over many partitions holds one open
+//! writer. A file's columns carry Arrow's schema and the field ids; it is put in one go under a name that nothing else has.
+
+mod bounds;
+mod read;
+mod write;
+
+pub(crate) use read::{FileRead, ReadColumn, read_file};
+pub(crate) use write::{WriteOptions, WrittenFile, write_files};

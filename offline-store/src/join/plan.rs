@@ -1,0 +1,182 @@
+//! What a join will do, judged before any data is read: columns found and typed, keys numbered, the spine ordered, the scans bounded.
+
+use std::sync::Arc;
+
+use anabranch_core::definition::{Column, Definitions, Role, ViewLayout};
+use anabranch_core::selection::{SelectedView, Selection};
+use anabranch_core::types::{DataType, Scalar};
+use anabranch_core::{Error, Timestamp};
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+
+use super::entities::{EntityIndex, Groups};
+use super::{JoinError, JoinOptions, ScanHint, Spine, ViewScan};
+
+/// How many rows of a view a join holds before it drops those that match nothing. The answer does not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes of features.
+    pub bytes: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { rows: 1 << 19, bytes: 128 << 20 }
+    }
+}
+
+/// A join that can only fail by what it reads.
+#[derive(Debug)]
+pub struct JoinPlan {
+    pub(super) spine: Spine,
+    pub(super) schema: SchemaRef,
+    pub(super) views: Vec<Arc<ViewPlan>>,
+    pub(super) buffer: Buffer,
+}
+
+/// One view's part of it.
+#[derive(Debug)]
+pub(super) struct ViewPlan {
+    pub(super) scan: ViewScan,
+    pub(super) timeline: Arc<Timeline>,
+    pub(super) options: JoinOptions,
+}
+
+/// The spine's rows that have a key, by entity and time.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    pub(super) index: EntityIndex,
+    pub(super) rows: Groups,
+    /// The time of each of `rows.all()`.
+    pub(super) times: Vec<i64>,
+    /// All rows of the spine, those without a key included.
+    pub(super) spine_rows: usize,
+}
+
+impl JoinPlan {
+    /// Resolves a selection and plans its join.
+    ///
+    /// # Errors
+    /// As [`JoinPlan::of_views`]; and where the selection names what does not exist.
+    pub fn new(spine: Spine, selection: &Selection, definitions: &Definitions, options: JoinOptions) -> Result<Self, JoinError> {
+        let selected = selection.resolve(definitions, &spine.column_names(), options.full_names)?;
+        Self::of_views(spine, selected, options)
+    }
+
+    /// Plans the join of views that were resolved with the spine's columns as taken.
+    ///
+    /// # Errors
+    /// Where a key column is missing, of an unlike type, or holds a value that no key can be.
+    pub fn of_views(spine: Spine, selected: Vec<SelectedView>, options: JoinOptions) -> Result<Self, JoinError> {
+        let schema = output_schema(&spine, &selected)?;
+        let mut timelines: Vec<(Vec<(String, DataType)>, Arc<Timeline>)> = Vec::new();
+        let mut views = Vec::with_capacity(selected.len());
+        for view in selected {
+            let key = key_columns(&view);
+            let timeline = match timelines.iter().find(|(known, _)| *known == key) {
+                Some((_, timeline)) => Arc::clone(timeline),
+                None => {
+                    let timeline = Arc::new(Timeline::new(&spine, &view, &key)?);
+                    timelines.push((key, Arc::clone(&timeline)));
+                    timeline
+                }
+            };
+            let scan = ViewScan { hint: timeline.hint(&view.layout), columns: scan_columns(&view), name: view.name, layout: view.layout };
+            views.push(Arc::new(ViewPlan { scan, timeline, options }));
+        }
+        Ok(Self { spine, schema, views, buffer: Buffer::default() })
+    }
+
+    /// Sets how much of each view the join may hold.
+    #[must_use]
+    pub fn with_buffer(mut self, buffer: Buffer) -> Self {
+        self.buffer = buffer;
+        self
+    }
+
+    /// The spine.
+    pub const fn spine(&self) -> &Spine {
+        &self.spine
+    }
+
+    /// The schema of the output: the spine's columns, then the features.
+    pub const fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// What will be read, view by view.
+    pub fn scans(&self) -> impl Iterator<Item = &ViewScan> {
+        self.views.iter().map(|view| &view.scan)
+    }
+}
+
+impl ViewPlan {
+    /// The columns of the scan that are features.
+    pub(super) fn features(&self) -> impl Iterator<Item = &Column> {
+        self.scan.columns.iter().filter(|column| column.role == Role::Feature)
+    }
+}
+
+impl Timeline {
+    fn new(spine: &Spine, view: &SelectedView, key: &[(String, DataType)]) -> Result<Self, JoinError> {
+        let mut columns = Vec::with_capacity(key.len());
+        for (join_key, (column, data_type)) in view.layout.keys().iter().zip(key) {
+            let role = format!("join key {:?} of feature view {:?}", join_key.name, view.name);
+            let DataType::Scalar(scalar) = data_type else {
+                return Err(JoinError::Selection(Error::Type { expected: "a join key".to_owned(), found: data_type.to_string() }));
+            };
+            columns.push((*scalar, spine.column(column, &role, *data_type)?));
+        }
+        let mut index = EntityIndex::default();
+        let mut ids = Vec::with_capacity(spine.rows());
+        for (batch, rows) in spine.batches().iter().map(|batch| batch.num_rows()).enumerate() {
+            let key: Vec<(Scalar, ArrayRef)> = columns.iter().map(|(scalar, arrays)| (*scalar, Arc::clone(&arrays[batch]))).collect();
+            ids.extend(index.assign(&key, rows)?);
+        }
+        let mut rows = Groups::new(ids.len(), index.len(), |row| ids[row]);
+        rows.sort_by_key(|row| spine.times()[row as usize]);
+        let times = rows.all().iter().map(|row| spine.times()[*row as usize]).collect();
+        Ok(Self { index, rows, times, spine_rows: spine.rows() })
+    }
+
+    /// The first and the last time at which an entity is asked for.
+    pub(super) fn bounds(&self, entity: u32) -> (i64, i64) {
+        // No entity is without rows: each was numbered for one.
+        let range = self.rows.range(entity as usize);
+        (self.times[range.start], self.times[range.end - 1])
+    }
+
+    fn hint(&self, layout: &ViewLayout) -> ScanHint {
+        let first = self.times.iter().min().map(|time| Timestamp(*time));
+        let last = self.times.iter().max().map_or(Timestamp::MIN, |time| Timestamp(*time));
+        let lookback = layout.view().lookback;
+        ScanHint { min_event_time: first.zip(lookback).map(|(first, lookback)| first.minus(lookback)), max_event_time: last }
+    }
+}
+
+/// The spine's columns for a view's key. Integers of every width are one key space, so they are all read as `i64`.
+fn key_columns(view: &SelectedView) -> Vec<(String, DataType)> {
+    let widen = |scalar| if scalar == Scalar::I32 { Scalar::I64 } else { scalar };
+    view.key_columns.iter().zip(view.layout.keys()).map(|(column, key)| (column.clone(), DataType::Scalar(widen(key.scalar())))).collect()
+}
+
+fn scan_columns(view: &SelectedView) -> Vec<Column> {
+    let all = view.layout.columns();
+    let (head, features) = all.split_at(view.layout.first_feature());
+    head.iter().chain(view.features.iter().map(|place| &features[*place])).cloned().chain(ViewLayout::reserved_columns()).collect()
+}
+
+fn output_schema(spine: &Spine, selected: &[SelectedView]) -> Result<SchemaRef, JoinError> {
+    let mut fields: Vec<_> = spine.schema().fields().iter().cloned().collect();
+    for view in selected {
+        for (place, name) in view.features.iter().zip(&view.output) {
+            if fields.iter().any(|field| field.name() == name) {
+                return Err(JoinError::AmbiguousColumn { column: name.clone() });
+            }
+            fields.push(Arc::new(Field::new(name, view.layout.view().fields[*place].data_type.to_arrow(), true)));
+        }
+    }
+    Ok(Arc::new(Schema::new_with_metadata(fields, spine.schema().metadata().clone())))
+}

@@ -1,0 +1,128 @@
+//! The caller's side of a join: any columns, one of them a time.
+//!
+//! The batches are kept as they came and go out again unchanged. Rows are counted from 0 over all batches, and that count is what errors name.
+
+use anabranch_core::columns::conform;
+use anabranch_core::types::{DataType, Scalar};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+
+use super::JoinError;
+
+/// The rows that want features, each at its own time.
+#[derive(Debug, Clone)]
+pub struct Spine {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    time_column: String,
+    times: Vec<i64>,
+}
+
+impl Spine {
+    /// The time column of a caller who names none.
+    pub const DEFAULT_TIME_COLUMN: &'static str = "event_timestamp";
+
+    /// The most rows of one join: they are numbered by 32 bits, and the last number says "none".
+    pub const MAX_ROWS: usize = u32::MAX as usize - 1;
+
+    /// Takes batches of one schema, and reads the times in `time_column` (timestamps of any unit, or dates) as UTC microseconds.
+    ///
+    /// # Errors
+    /// Where the time column is missing, of another type, null in a row, or beyond what microseconds can tell; where two columns have one name; where
+    /// a batch is not of the schema; where there are too many rows.
+    pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>, time_column: &str) -> Result<Self, JoinError> {
+        if let Some(batch) = batches.iter().position(|batch| batch.schema_ref().fields() != schema.fields()) {
+            return Err(JoinError::SpineSchema { batch });
+        }
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        if rows > Self::MAX_ROWS {
+            return Err(JoinError::SpineTooLarge { rows, limit: Self::MAX_ROWS });
+        }
+        let fields = schema.fields();
+        if let Some((_, twice)) = fields.iter().enumerate().find(|(i, field)| fields[..*i].iter().any(|other| other.name() == field.name())) {
+            return Err(JoinError::AmbiguousColumn { column: twice.name().clone() });
+        }
+        let mut spine = Self { schema, batches, time_column: time_column.to_owned(), times: Vec::with_capacity(rows) };
+        spine.read_times()?;
+        Ok(spine)
+    }
+
+    /// A spine of one batch.
+    ///
+    /// # Errors
+    /// As [`Spine::new`].
+    pub fn of(batch: RecordBatch, time_column: &str) -> Result<Self, JoinError> {
+        Self::new(batch.schema(), vec![batch], time_column)
+    }
+
+    /// The schema.
+    pub const fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The batches, as they came.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+
+    /// The column of the times.
+    pub fn time_column(&self) -> &str {
+        &self.time_column
+    }
+
+    /// How many rows there are.
+    pub const fn rows(&self) -> usize {
+        self.times.len()
+    }
+
+    /// The names of the columns, which no feature of the output may have.
+    pub fn column_names(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// The time of each row, in microseconds.
+    pub(super) fn times(&self) -> &[i64] {
+        &self.times
+    }
+
+    /// A column in the canonical form of `data_type`, one array for each batch.
+    ///
+    /// # Errors
+    /// Where it is missing, of an unlike type, or holds a value that does not fit.
+    pub(super) fn column(&self, name: &str, role: &str, data_type: DataType) -> Result<Vec<ArrayRef>, JoinError> {
+        let Some((place, field)) = self.schema.column_with_name(name) else {
+            let found = if self.schema.fields().is_empty() { "no columns".to_owned() } else { self.column_names().join(", ") };
+            return Err(JoinError::MissingColumn { column: name.to_owned(), role: role.to_owned(), found });
+        };
+        let unlike = || JoinError::ColumnType {
+            column: name.to_owned(),
+            role: role.to_owned(),
+            expected: data_type.to_string(),
+            found: field.data_type().to_string(),
+        };
+        let empty = arrow::array::new_empty_array(field.data_type());
+        conform(&empty, data_type).map_err(|_| unlike())?;
+        let mut columns = Vec::with_capacity(self.batches.len());
+        let mut first_row = 0;
+        for batch in &self.batches {
+            let conformed = conform(batch.column(place), data_type).map_err(|_| unlike())?;
+            if let Some(row) = conformed.misfits.as_ref().and_then(|misfits| misfits.set_indices().next()) {
+                return Err(JoinError::Misfit { column: name.to_owned(), row: first_row + row, expected: data_type.to_string() });
+            }
+            first_row += batch.num_rows();
+            columns.push(conformed.column);
+        }
+        Ok(columns)
+    }
+
+    fn read_times(&mut self) -> Result<(), JoinError> {
+        for column in self.column(&self.time_column, "the time of each row", DataType::Scalar(Scalar::Timestamp))? {
+            let column = column.as_primitive::<TimestampMicrosecondType>();
+            if let Some(row) = (column.null_count() > 0).then(|| (0..column.len()).find(|row| column.is_null(*row))).flatten() {
+                return Err(JoinError::NullTime { column: self.time_column.clone(), row: self.times.len() + row });
+            }
+            self.times.extend_from_slice(column.values());
+        }
+        Ok(())
+    }
+}

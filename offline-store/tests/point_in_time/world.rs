@@ -1,0 +1,184 @@
+//! Small worlds to join: views, their rows, a spine, and a provider of rows from memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use anabranch_core::columns::column_of;
+use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureService, FeatureView, Projection, Role};
+use anabranch_core::name::reserved;
+use anabranch_core::types::{DataType, Scalar};
+use anabranch_core::{Span, Timestamp, Value};
+use anabranch_offline_store::join::{Buffer, JoinError, JoinOptions, JoinPlan, Joined, RowStream, ScanError, Spine, ViewRows, ViewScan, join};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema};
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+
+/// A view, told shortly.
+#[derive(Debug, Clone)]
+pub(crate) struct ViewSpec {
+    pub(crate) name: &'static str,
+    pub(crate) keys: Vec<(&'static str, Scalar)>,
+    pub(crate) known: bool,
+    pub(crate) lookback: Option<i64>,
+    pub(crate) features: Vec<(&'static str, DataType)>,
+}
+
+/// A row of a view.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) key: Vec<Value>,
+    pub(crate) event: i64,
+    /// Null: the event time, and always null for a view without known times.
+    pub(crate) known: Option<i64>,
+    pub(crate) arrival: i64,
+    pub(crate) source: i32,
+    pub(crate) position: i64,
+    pub(crate) tombstone: Option<bool>,
+    pub(crate) features: Vec<Value>,
+}
+
+impl Row {
+    /// Its place in the total order, spelled out anew.
+    pub(crate) fn order(&self) -> (i64, i64, i64, i32, i64) {
+        (self.event, self.known_time(), self.arrival, self.source, self.position)
+    }
+
+    pub(crate) fn known_time(&self) -> i64 {
+        self.known.unwrap_or(self.event)
+    }
+}
+
+/// How a service takes a view: an alias, and the spine's column for each key.
+#[derive(Debug, Clone)]
+pub(crate) struct Use {
+    pub(crate) view: usize,
+    pub(crate) alias: Option<&'static str>,
+    pub(crate) columns: Vec<&'static str>,
+}
+
+impl Use {
+    pub(crate) fn name<'a>(&'a self, views: &'a [ViewSpec]) -> &'a str {
+        self.alias.unwrap_or(views[self.view].name)
+    }
+}
+
+pub(crate) fn data_type(text: &str) -> DataType {
+    text.parse().unwrap()
+}
+
+/// The definitions of some views, one entity for each, and a service called `all` over the uses.
+pub(crate) fn definitions(views: &[ViewSpec], uses: &[Use]) -> Definitions {
+    let mut definitions = Definitions::new();
+    for spec in views {
+        let entity = format!("{}_entity", spec.name);
+        let keys = spec.keys[1..].iter().fold(Entity::new(&entity, spec.keys[0].0, spec.keys[0].1), |e, (name, scalar)| e.join_key(*name, *scalar));
+        let mut view = FeatureView::new(spec.name, "event").entity(entity);
+        if spec.known {
+            view = view.known_timestamp("known");
+        }
+        if let Some(lookback) = spec.lookback {
+            view = view.lookback(Span(lookback));
+        }
+        view = spec.features.iter().fold(view, |view, (name, data_type)| view.field(*name, *data_type));
+        definitions.insert(Definition::Entity(keys).normalized().unwrap());
+        definitions.insert(Definition::FeatureView(view).normalized().unwrap());
+    }
+    let service = uses.iter().fold(FeatureService::new("all"), |service, used| {
+        let spec = &views[used.view];
+        let key_map: BTreeMap<_, _> =
+            spec.keys.iter().zip(&used.columns).map(|((key, _), column)| ((*key).to_owned(), (*column).to_owned())).collect();
+        service.with(Projection { alias: used.alias.map(str::to_owned), key_map, ..Projection::all(spec.name) })
+    });
+    definitions.insert(Definition::FeatureService(service).normalized().unwrap());
+    definitions
+}
+
+/// Rows as one batch of the view's table columns.
+pub(crate) fn batch(spec: &ViewSpec, rows: &[Row]) -> RecordBatch {
+    let time = |t: i64| Value::Timestamp(Timestamp(t));
+    let mut columns: Vec<(String, DataType, Vec<Value>)> = Vec::new();
+    for (i, (name, scalar)) in spec.keys.iter().enumerate() {
+        columns.push(((*name).to_owned(), DataType::Scalar(*scalar), rows.iter().map(|row| row.key[i].clone()).collect()));
+    }
+    let timestamp = DataType::Scalar(Scalar::Timestamp);
+    columns.push(("event".to_owned(), timestamp, rows.iter().map(|row| time(row.event)).collect()));
+    if spec.known {
+        columns.push(("known".to_owned(), timestamp, rows.iter().map(|row| row.known.map_or(Value::Null, time)).collect()));
+    }
+    for (i, (name, data_type)) in spec.features.iter().enumerate() {
+        columns.push(((*name).to_owned(), *data_type, rows.iter().map(|row| row.features[i].clone()).collect()));
+    }
+    columns.push((reserved::ARRIVAL.to_owned(), timestamp, rows.iter().map(|row| time(row.arrival)).collect()));
+    columns.push((reserved::SOURCE.to_owned(), data_type("i32"), rows.iter().map(|row| Value::I32(row.source)).collect()));
+    columns.push((reserved::POSITION.to_owned(), data_type("i64"), rows.iter().map(|row| Value::I64(row.position)).collect()));
+    let tombstones = rows.iter().map(|row| row.tombstone.map_or(Value::Null, Value::Bool)).collect();
+    columns.push((reserved::TOMBSTONE.to_owned(), data_type("bool"), tombstones));
+    table(columns.iter().map(|(name, data_type, values)| (name.as_str(), column_of(*data_type, values).unwrap())))
+}
+
+/// A batch of named columns, all of which may be null.
+pub(crate) fn table<'a>(columns: impl IntoIterator<Item = (&'a str, ArrayRef)>) -> RecordBatch {
+    let (fields, columns): (Vec<_>, Vec<_>) =
+        columns.into_iter().map(|(name, column)| (Field::new(name, column.data_type().clone(), true), column)).unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+/// Gives rows from memory, in batches of so many rows, with or without those that the hint rules out.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    pub(crate) views: HashMap<String, (ViewSpec, Vec<Row>)>,
+    pub(crate) batch_rows: usize,
+    pub(crate) prune: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(views: &[ViewSpec], rows: &[Vec<Row>]) -> Self {
+        let views = views.iter().zip(rows).map(|(spec, rows)| (spec.name.to_owned(), (spec.clone(), rows.clone()))).collect();
+        Self { views, batch_rows: 1_000, prune: false }
+    }
+}
+
+#[async_trait]
+impl ViewRows for Memory {
+    async fn scan(&self, scan: &ViewScan) -> Result<RowStream, ScanError> {
+        let (spec, rows) = &self.views[scan.layout.name()];
+        let within = |row: &&Row| {
+            let event = Timestamp(row.event);
+            event <= scan.hint.max_event_time && scan.hint.min_event_time.is_none_or(|min| event >= min)
+        };
+        let rows: Vec<Row> = rows.iter().filter(|row| !self.prune || within(row)).cloned().collect();
+        let columns: Vec<Column> = scan.columns.clone();
+        assert_eq!(columns.iter().filter(|column| column.role == Role::Reserved).count(), 4);
+        let project = move |batch: RecordBatch| {
+            table(columns.iter().map(|column| (column.name.as_str(), Arc::clone(batch.column_by_name(&column.name).unwrap()))))
+        };
+        let batches: Vec<_> = rows.chunks(self.batch_rows.max(1)).map(|rows| Ok(project(batch(spec, rows)))).collect();
+        Ok(stream::iter(batches).boxed())
+    }
+}
+
+/// Plans and joins, with a buffer so small that rows are dropped on the way where the caller says so.
+pub(crate) fn run(plan: JoinPlan, rows: Memory, buffer: Option<Buffer>) -> Result<Joined, JoinError> {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap());
+    let plan = match buffer {
+        Some(buffer) => plan.with_buffer(buffer),
+        None => plan,
+    };
+    runtime.block_on(join(Arc::new(plan), Arc::new(rows)))
+}
+
+/// A spine cut into batches of so many rows.
+pub(crate) fn cut(batch: &RecordBatch, rows: usize) -> Vec<RecordBatch> {
+    let rows = rows.max(1);
+    (0..batch.num_rows()).step_by(rows).map(|at| batch.slice(at, rows.min(batch.num_rows() - at))).collect()
+}
+
+pub(crate) fn options(knowledge: anabranch_offline_store::join::Knowledge, strict: bool) -> JoinOptions {
+    JoinOptions { knowledge, strict, full_names: false }
+}
+
+pub(crate) fn spine(batch: &RecordBatch, batch_rows: usize) -> Result<Spine, JoinError> {
+    Spine::new(batch.schema(), cut(batch, batch_rows), Spine::DEFAULT_TIME_COLUMN)
+}

@@ -1,0 +1,9 @@
+//! Tables over a real repository: reading back at every ref, evolving, appending at once, what a commit costs, and outside readers and writers.
+
+mod appending;
+mod evolution;
+mod faults;
+mod outside;
+mod pyiceberg;
+mod reading;
+mod support;

@@ -1,0 +1,148 @@
+//! Point-in-time datasets: joined at one commit, digested over their values, and kept under a name where asked.
+
+use std::sync::Arc;
+
+use anabranch_core::definition::Definitions;
+use anabranch_core::selection::Selection;
+use anabranch_offline_store::dataset::{
+    CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest,
+};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
+use anabranch_versioning::{Change, CommitId, CommitRequest};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use super::objects::{ObjectEntry, object_key};
+use super::{ANONYMOUS, Scope};
+use crate::error::{Error, Result};
+
+const FOLDER: &str = "datasets/";
+const CONTENT_TYPE: &str = "application/json";
+
+/// What a dataset is asked for by.
+#[derive(Debug)]
+pub(crate) struct DatasetRequest {
+    pub(crate) selection: Selection,
+    pub(crate) options: JoinOptions,
+    pub(crate) time_column: String,
+    /// Keep the manifest under this name.
+    pub(crate) save_as: Option<String>,
+    pub(crate) author: String,
+}
+
+/// A dataset in memory.
+#[derive(Debug)]
+pub(crate) struct Dataset {
+    pub(crate) commit: CommitId,
+    pub(crate) joined: Joined,
+    pub(crate) rows: u64,
+    pub(crate) digest: ContentDigest,
+    /// Where it was kept.
+    pub(crate) manifest: Option<DatasetManifest>,
+}
+
+impl DatasetRequest {
+    /// Whose knowledge counts, as the wire spells it; empty for the spine's.
+    pub(crate) fn knowledge(text: &str) -> Result<Knowledge> {
+        if text.is_empty() { Ok(Knowledge::Spine) } else { Ok(text.parse::<Knowledge>()?) }
+    }
+
+    /// The spine's time column; the default where the caller names none.
+    pub(crate) fn time_column(text: &str) -> String {
+        if text.is_empty() { Spine::DEFAULT_TIME_COLUMN.to_owned() } else { text.to_owned() }
+    }
+}
+
+impl Scope {
+    /// Joins a spine with features as of the commit that the scope's ref names now.
+    pub(crate) async fn dataset(&self, request: DatasetRequest, schema: SchemaRef, spine: Vec<RecordBatch>) -> Result<Dataset> {
+        if let Some(name) = &request.save_as {
+            // Refused before the work, not after it.
+            DatasetManifest::path(name)?;
+            self.branch().await?;
+        }
+        let (commit, definitions) = self.definitions().await?;
+        let DatasetRequest { selection, options, time_column, .. } = &request;
+        let (time_column, chosen, options, at) = (time_column.clone(), selection.clone(), *options, Arc::clone(&definitions));
+        let plan = blocking(move || Ok(JoinPlan::new(Spine::new(schema, spine, &time_column)?, &chosen, &at, options)?)).await?;
+        let plan = Arc::new(plan);
+        let joined = join(Arc::clone(&plan), self.repo.offline.view_rows(commit)).await?;
+        let (digest, joined) = blocking(move || Ok((content_digest(&joined.schema, &joined.batches)?, joined))).await?;
+        let rows = joined.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let mut dataset = Dataset { commit, joined, rows, digest, manifest: None };
+        if request.save_as.is_some() {
+            dataset.manifest = Some(self.save(&request, &dataset, &plan, &definitions).await?);
+        }
+        Ok(dataset)
+    }
+
+    /// Keeps what a dataset is under its name, in a commit of its own.
+    async fn save(&self, request: &DatasetRequest, dataset: &Dataset, plan: &Arc<JoinPlan>, definitions: &Definitions) -> Result<DatasetManifest> {
+        let (spine, joined_schema) = (Arc::clone(plan), Arc::clone(&dataset.joined.schema));
+        let spine_digest = blocking(move || Ok(content_digest(spine.spine().schema(), spine.spine().batches())?)).await?;
+        let columns = ContentHasher::new(&joined_schema)?
+            .columns()
+            .map(|(name, data_type)| DatasetColumn { name: name.to_owned(), data_type })
+            .collect();
+        let name = request.save_as.clone().unwrap_or_default();
+        let manifest = DatasetManifest {
+            name: name.clone(),
+            commit: CommitName::new(dataset.commit.to_string())?,
+            definitions: definitions.digest(),
+            spine_digest,
+            time_column: request.time_column.clone(),
+            selection: request.selection.clone().into(),
+            options: request.options,
+            columns,
+            rows: dataset.rows,
+            content_digest: dataset.digest,
+            created: self.app.clock().now(),
+        };
+        let bytes = manifest.to_bytes();
+        let size = bytes.len();
+        let digest = self.repo.versions.put_blob(bytes.into()).await?;
+        let entry = ObjectEntry::of_blob(&digest, CONTENT_TYPE, size).to_bytes();
+        let change = Change::put(object_key(&DatasetManifest::path(&name)?)?, entry);
+        let author = if request.author.is_empty() { ANONYMOUS } else { &request.author };
+        let branch = self.branch().await?;
+        self.repo.versions.commit(&branch.name, CommitRequest::new(author, format!("keep dataset {name}"), vec![change])).await?;
+        Ok(manifest)
+    }
+
+    /// The manifests kept at the scope's ref, by name.
+    pub(crate) async fn datasets(&self) -> Result<Vec<DatasetManifest>> {
+        let map = self.repo.versions.at(&self.resolve().await?.commit).await?;
+        let objects = self.repo.objects(&map, FOLDER).await?;
+        objects.iter().map(|(_, bytes)| Ok(DatasetManifest::from_bytes(bytes)?)).collect()
+    }
+
+    /// The manifest of a name.
+    pub(crate) async fn described_dataset(&self, name: &str) -> Result<DatasetManifest> {
+        let map = self.repo.versions.at(&self.resolve().await?.commit).await?;
+        match self.repo.object(&map, &DatasetManifest::path(name)?).await? {
+            Some(bytes) => Ok(DatasetManifest::from_bytes(&bytes)?),
+            None => Err(Error::Missing(format!("no dataset {name:?} at {:?}: `anabranch dataset list` shows those there are", self.reference))),
+        }
+    }
+}
+
+/// Runs what takes long on a thread that may be held up.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "work on a blocking thread panicked");
+        Error::Panicked
+    })?
+}
+
+impl Dataset {
+    /// What the dataset is and how to tell that it is the same: the last message of an answer.
+    pub(crate) fn footer(&self) -> serde_json::Value {
+        let manifest = self.manifest.as_ref().and_then(|manifest| serde_json::from_slice::<serde_json::Value>(&manifest.to_bytes()).ok());
+        serde_json::json!({
+            "commit": self.commit.to_string(),
+            "rows": self.rows,
+            "content_digest": self.digest.to_string(),
+            "manifest": manifest,
+        })
+    }
+}

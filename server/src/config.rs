@@ -1,0 +1,336 @@
+//! The one configuration: a TOML file under environment variables under flags, over defaults.
+//!
+//! `anabranch.toml` beside this crate is the documented sample; a test holds it equal to the defaults. The environment variable of a setting is
+//! `ANABRANCH_` and its dotted name in capitals with underscores. A variable that begins with a section's name but sets nothing there is refused, so
+//! that a slip of the pen does not pass silently; other `ANABRANCH_…` variables belong to other programs.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anabranch_core::Span;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// The sample configuration, commented; it sets every setting to its default.
+pub const SAMPLE: &str = include_str!("../anabranch.toml");
+
+const ENV_PREFIX: &str = "ANABRANCH_";
+
+/// How a server runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where gRPC, HTTP and Flight are served.
+    pub listen: SocketAddr,
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// The repositories served.
+    pub repositories: Vec<String>,
+    /// How long a shutdown waits for requests under way.
+    pub drain: Span,
+    /// How rows become commits.
+    pub ingest: IngestConfig,
+    /// The online store.
+    pub online: OnlineConfig,
+    /// What one request may carry.
+    pub limits: LimitsConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Whether the server ends with its last user.
+    pub private: PrivateConfig,
+}
+
+/// How rows become commits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestConfig {
+    /// The longest that a published row waits for its commit.
+    pub commit_every: Span,
+    /// The most rows that wait for a commit.
+    pub commit_rows: usize,
+    /// The most bytes of rows that wait for a commit.
+    pub commit_bytes: usize,
+    /// About how long a file of the write-ahead log becomes.
+    pub segment_bytes: u64,
+}
+
+/// The online store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnlineConfig {
+    /// How much memory it may use.
+    pub memory_bytes: u64,
+}
+
+/// What one request may carry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// One push, over any face.
+    pub push_bytes: usize,
+    /// One uploaded file.
+    pub upload_bytes: u64,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// A level or `tracing` directives.
+    pub level: String,
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Whether the server ends with its last user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivateConfig {
+    /// Whether it does.
+    pub enabled: bool,
+    /// How long after the last session has ended.
+    pub idle_after: Span,
+    /// How long a first session may take to come.
+    pub startup_grace: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
+            data: PathBuf::from("anabranch-data"),
+            repositories: vec!["default".to_owned()],
+            drain: Span::seconds(20),
+            ingest: IngestConfig::default(),
+            online: OnlineConfig::default(),
+            limits: LimitsConfig::default(),
+            log: LogConfig::default(),
+            private: PrivateConfig::default(),
+        }
+    }
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self { commit_every: Span::seconds(2), commit_rows: 200_000, commit_bytes: 64 << 20, segment_bytes: 64 << 20 }
+    }
+}
+
+impl Default for OnlineConfig {
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20 }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { push_bytes: 64 << 20, upload_bytes: 64 << 30 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+impl Default for PrivateConfig {
+    fn default() -> Self {
+        Self { enabled: false, idle_after: Span::seconds(2), startup_grace: Span::seconds(30) }
+    }
+}
+
+impl Config {
+    /// Reads a configuration: flags (dotted names and values) over the environment over a file over the defaults.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the file, variable or flag at fault.
+    pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>, flags: &[(String, String)]) -> Result<Self> {
+        let mut table = match file {
+            Some(path) => read(path)?,
+            None => Table::new(),
+        };
+        let settings = settings()?;
+        for (name, value) in environment {
+            if let Some(path) = setting_of(&name, &settings)? {
+                set(&mut table, path, &value, &name)?;
+            }
+        }
+        for (path, value) in flags {
+            let Some((known, _)) = settings.iter().find(|(known, _)| known == path) else {
+                let all: Vec<_> = settings.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(Error::Config(format!("there is no setting {path:?}; there are {}", all.join(", "))));
+            };
+            set(&mut table, known, value, path)?;
+        }
+        let config = Self::deserialize(table).map_err(|error| Error::Config(error.message().to_owned()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the setting at fault.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |setting: &str, reason: &str| Err(Error::Config(format!("{setting} {reason}")));
+        if !self.listen.ip().is_loopback() {
+            return refuse("listen", &format!("is {}, beyond loopback: until authentication comes, use 127.0.0.1 or [::1]", self.listen));
+        }
+        if self.data.as_os_str().is_empty() {
+            return refuse("data", "is empty: give a folder");
+        }
+        if self.repositories.is_empty() {
+            return refuse("repositories", "is empty: name at least one");
+        }
+        for (i, name) in self.repositories.iter().enumerate() {
+            anabranch_core::name::check("repository", name).map_err(|error| Error::Config(format!("repositories: {error}")))?;
+            if self.repositories[..i].contains(name) {
+                return refuse("repositories", &format!("names {name:?} twice"));
+            }
+        }
+        for (setting, value, least) in [
+            ("ingest.commit_rows", self.ingest.commit_rows as u64, 1),
+            ("ingest.commit_bytes", self.ingest.commit_bytes as u64, 1),
+            ("ingest.segment_bytes", self.ingest.segment_bytes, 1 << 16),
+            ("online.memory_bytes", self.online.memory_bytes, 1 << 20),
+            ("limits.push_bytes", self.limits.push_bytes as u64, 1 << 10),
+            ("limits.upload_bytes", self.limits.upload_bytes, 1 << 10),
+        ] {
+            if value < least {
+                return refuse(setting, &format!("is {value}: it must be at least {least}"));
+            }
+        }
+        if self.limits.push_bytes > 1 << 30 {
+            return refuse("limits.push_bytes", "is over 1 GiB: use bulk ingest for more");
+        }
+        if self.ingest.commit_every <= Span::default() {
+            return refuse("ingest.commit_every", "is zero: give a span such as 2s");
+        }
+        let level: Result<tracing_subscriber::EnvFilter, _> = self.log.level.parse();
+        level.map(|_| ()).map_err(|error| Error::Config(format!("log.level is {:?}: {error}", self.log.level)))
+    }
+}
+
+fn read(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(format!("reading {}", path.display())))?;
+    // Read once on its own, so that the message points at a line of the file.
+    toml::from_str::<Config>(&text).map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+    text.parse().map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+}
+
+/// Every setting by its dotted name, with its default.
+fn settings() -> Result<Vec<(String, Value)>> {
+    fn leaves(prefix: &str, table: Table, into: &mut Vec<(String, Value)>) {
+        for (name, value) in table {
+            match value {
+                Value::Table(table) => leaves(&format!("{prefix}{name}."), table, into),
+                value => into.push((format!("{prefix}{name}"), value)),
+            }
+        }
+    }
+    let table = Table::try_from(Config::default()).map_err(|error| Error::Config(error.to_string()))?;
+    let mut settings = Vec::new();
+    leaves("", table, &mut settings);
+    Ok(settings)
+}
+
+fn setting_of<'a>(variable: &str, settings: &'a [(String, Value)]) -> Result<Option<&'a str>> {
+    let Some(rest) = variable.strip_prefix(ENV_PREFIX) else { return Ok(None) };
+    let spelled = |path: &str| path.replace('.', "_").to_ascii_uppercase();
+    if let Some((path, _)) = settings.iter().find(|(path, _)| spelled(path) == rest) {
+        return Ok(Some(path));
+    }
+    let section = |path: &str| path.split_once('.').is_some_and(|(section, _)| rest.starts_with(&format!("{}_", section.to_ascii_uppercase())));
+    match settings.iter().any(|(path, _)| section(path)) {
+        true => Err(Error::Config(format!("{variable} sets nothing: `anabranch serve --help` lists the settings"))),
+        false => Ok(None),
+    }
+}
+
+/// Sets a dotted name to a value that is read as its default's type.
+fn set(table: &mut Table, path: &str, text: &str, origin: &str) -> Result<()> {
+    let value = match text.parse::<i64>() {
+        Ok(number) => Value::Integer(number),
+        Err(_) if text == "true" || text == "false" => Value::Boolean(text == "true"),
+        Err(_) if path == "repositories" => Value::Array(text.split(',').map(|name| Value::String(name.trim().to_owned())).collect()),
+        Err(_) => Value::String(text.to_owned()),
+    };
+    let (sections, leaf) = path.rsplit_once('.').map_or((None, path), |(sections, leaf)| (Some(sections), leaf));
+    let mut table = table;
+    for section in sections.into_iter().flat_map(|sections| sections.split('.')) {
+        let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        table = entry.as_table_mut().ok_or_else(|| Error::Config(format!("{origin}: {section} is not a section in the file")))?;
+    }
+    table.insert(leaf.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_sample_says_every_setting_at_its_default() {
+        assert_eq!(toml::from_str::<Config>(SAMPLE).unwrap(), Config::default());
+        let table: Table = SAMPLE.parse().unwrap();
+        for (path, _) in settings().unwrap() {
+            let found = path.split('.').try_fold(Value::Table(table.clone()), |value, part| value.get(part).cloned());
+            assert!(found.is_some(), "the sample leaves out {path}");
+        }
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\n[ingest]\ncommit_rows = 10\ncommit_every = \"1m\"\n").unwrap();
+        let environment = env(&[("ANABRANCH_LISTEN", "127.0.0.1:2"), ("ANABRANCH_INGEST_COMMIT_ROWS", "20"), ("ANABRANCH_SERVER", "elsewhere")]);
+        let flags = env(&[("listen", "127.0.0.1:3")]);
+        let config = Config::load(Some(&file), environment, &flags).unwrap();
+        assert_eq!(config.listen.port(), 3);
+        assert_eq!(config.ingest.commit_rows, 20);
+        assert_eq!(config.ingest.commit_every, Span::seconds(60));
+        assert_eq!(config.ingest.commit_bytes, Config::default().ingest.commit_bytes);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "[ingest]\ncomit_rows = 10\n").unwrap();
+        let said = |result: Result<Config>| result.unwrap_err().to_string();
+        let message = said(Config::load(Some(&file), [], &[]));
+        assert!(message.contains("a.toml") && message.contains("comit_rows") && message.contains("line 2"), "{message}");
+        assert!(said(Config::load(None, env(&[("ANABRANCH_INGEST_COMIT_ROWS", "1")]), &[])).contains("ANABRANCH_INGEST_COMIT_ROWS"));
+        assert!(said(Config::load(None, [], &env(&[("lisen", "x")]))).contains("lisen"));
+        assert!(said(Config::load(None, [], &env(&[("listen", "0.0.0.0:7420")]))).contains("until authentication comes"));
+        assert!(said(Config::load(None, [], &env(&[("log.level", "anabranch=loud")]))).contains("log.level"));
+        assert!(said(Config::load(None, [], &env(&[("ingest.commit_every", "soon")]))).contains("soon"));
+        assert!(said(Config::load(Some(&folder.path().join("none.toml")), [], &[])).contains("none.toml"));
+    }
+
+    #[test]
+    fn a_loopback_address_of_either_family_is_allowed() {
+        for listen in ["[::1]:0", "127.0.0.9:0"] {
+            Config::load(None, [], &env(&[("listen", listen)])).unwrap();
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! HTTP with JSON, for `curl`, dashboards and whoever has no gRPC. [`ROUTES`] lists what there is.
+//!
+//! Rows travel as the body of `/v1/push` and `/v1/delete`, their target in the query; other posts take one JSON object. Errors have the body
+//! `{"error": {"kind", "message", "details"}}`. A body over its limit is refused before it is held.
+
+mod call;
+mod operations;
+mod versions;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value as Json;
+
+use crate::App;
+use crate::error::Error;
+
+/// Every route: method and path.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/log"),
+    ("GET", "/v1/diff"),
+    ("GET", "/v1/branches"),
+    ("POST", "/v1/branches"),
+    ("GET", "/v1/tags"),
+    ("POST", "/v1/tags"),
+    ("POST", "/v1/merge"),
+];
+
+/// A JSON answer, or an error in JSON.
+type Answer = Result<axum::Json<Json>, Error>;
+
+/// The routes of the HTTP face.
+pub(crate) fn routes(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(operations::health))
+        .route("/ready", get(operations::ready))
+        .route("/metrics", get(operations::metrics))
+        .route("/v1/log", get(versions::log))
+        .route("/v1/diff", get(versions::diff))
+        .route("/v1/branches", get(versions::branches).post(versions::create_branch))
+        .route("/v1/tags", get(versions::tags).post(versions::create_tag))
+        .route("/v1/merge", post(versions::merge))
+        .with_state(Arc::clone(app))
+}
+
+/// What answers where no route leads.
+pub(crate) async fn nowhere(request: Request) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    if request.headers().get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        return tonic::Status::unimplemented(format!("there is no {what}")).into_http::<axum::body::Body>();
+    }
+    Error::Missing(format!("there is no route {what}")).into_response()
+}

@@ -1,0 +1,93 @@
+//! A request in the hands of a handler: who calls, what it asks, what it brings.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Query, Request};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use serde::de::DeserializeOwned;
+
+use crate::App;
+use crate::app::Scope;
+use crate::auth::{Caller, Verb};
+use crate::error::{Error, Result};
+
+/// The most that a JSON request without rows may have.
+const JSON_BYTES: usize = 16 << 20;
+
+/// How long the rest of a refused body is read and thrown away, so that its sender comes to read the answer.
+const DISCARD: Duration = Duration::from_secs(10);
+
+/// A request.
+pub(super) struct Call {
+    pub(super) app: Arc<App>,
+    pub(super) caller: Caller,
+    request: Request,
+}
+
+impl FromRequest<Arc<App>> for Call {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Infallible> {
+        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+        Ok(Self { app: Arc::clone(app), caller, request })
+    }
+}
+
+impl Call {
+    /// Lets the caller in.
+    pub(super) async fn enter(&self, verb: Verb, repository: &str, reference: &str) -> Result<Scope> {
+        self.app.enter(&self.caller, verb, repository, reference).await
+    }
+
+    /// The query of the address.
+    pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T> {
+        let query = Query::<T>::try_from_uri(self.request.uri());
+        query.map(|Query(query)| query).map_err(|error| Error::argument("query", crate::error::chain(&error)))
+    }
+
+    /// Whether the body is of a content type.
+    pub(super) fn is(&self, content_type: &str) -> bool {
+        self.request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(content_type.as_bytes()))
+    }
+
+    /// The body as one JSON object.
+    pub(super) async fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let bytes = self.body(JSON_BYTES).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::argument("body", format!("it is not the JSON that is asked for: {error}")))
+    }
+
+    /// The body, at most `limit` bytes; never holds more.
+    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes> {
+        let too_large = || Error::TooLarge { what: "the body".to_owned(), limit: limit as u64 };
+        let headers = self.request.headers();
+        let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+        // Who asks before sending is answered before sending.
+        let asks = headers.contains_key(EXPECT);
+        let mut stream = std::mem::take(self.request.body_mut()).into_data_stream();
+        if announced.is_some_and(|length| length > limit as u64) {
+            if !asks {
+                discard(stream).await;
+            }
+            return Err(too_large());
+        }
+        let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0).min(limit as u64) as usize);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| Error::argument("body", format!("it broke off: {error}")))?;
+            if bytes.len() + chunk.len() > limit {
+                discard(stream).await;
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// Reads what is left and keeps nothing of it. Closing on a sender in mid-stream would lose it the answer.
+async fn discard(mut stream: axum::body::BodyDataStream) {
+    let _ = tokio::time::timeout(DISCARD, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+}

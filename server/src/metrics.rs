@@ -1,0 +1,181 @@
+//! Metrics for Prometheus: their names, what they mean, and where they are counted.
+//!
+//! Labels are bounded: faces and methods are those of the contract, kinds those of the error table, repositories those of the configuration.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::error::{Error, Result};
+
+/// Requests answered, by face, method and gRPC or HTTP code (`_total`).
+pub const REQUESTS: &str = "anabranch_requests";
+/// How long requests took until their answer began (`_seconds`).
+pub const REQUEST_DURATION: &str = "anabranch_request_duration";
+/// Requests that are being handled.
+pub const REQUESTS_IN_FLIGHT: &str = "anabranch_requests_in_flight";
+/// Handlers that panicked (`_total`).
+pub const PANICS: &str = "anabranch_panics";
+/// Rows acknowledged by push (`_total`).
+pub const ROWS_PUSHED: &str = "anabranch_rows_pushed";
+/// Rows taken in by bulk ingest, quarantined ones included (`_total`).
+pub const ROWS_INGESTED: &str = "anabranch_rows_ingested";
+/// Values looked up online, by their status (`_total`).
+pub const VALUES_LOOKED_UP: &str = "anabranch_values_looked_up";
+/// Rows of datasets sent (`_total`).
+pub const DATASET_ROWS: &str = "anabranch_dataset_rows";
+/// Sessions held open.
+pub const SESSIONS: &str = "anabranch_sessions";
+/// The pipeline's position in its log, by stage: appended, published, committed.
+pub const PIPELINE_POSITION: &str = "anabranch_pipeline_position_rows";
+
+/// What a request was.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// grpc, flight or http.
+    pub face: &'static str,
+    /// The RPC or route.
+    pub method: String,
+    /// The code of the answer.
+    pub code: u16,
+}
+
+/// The part of [`RequestLabels`] that a histogram keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MethodLabels {
+    /// grpc, flight or http.
+    pub face: &'static str,
+    /// The RPC or route.
+    pub method: String,
+}
+
+/// A repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RepositoryLabels {
+    /// Its name.
+    pub repository: String,
+}
+
+/// A stage of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StageLabels {
+    /// The repository.
+    pub repository: String,
+    /// appended, published or committed.
+    pub stage: &'static str,
+}
+
+/// A status of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabels {
+    /// present, null_value, not_found or outside_ttl.
+    pub status: &'static str,
+}
+
+/// All metrics of a server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// [`REQUESTS`].
+    pub requests: Family<RequestLabels, Counter>,
+    /// [`REQUEST_DURATION`].
+    pub request_duration: Family<MethodLabels, Histogram, fn() -> Histogram>,
+    /// [`REQUESTS_IN_FLIGHT`].
+    pub requests_in_flight: Gauge,
+    /// [`PANICS`].
+    pub panics: Counter,
+    /// [`ROWS_PUSHED`].
+    pub rows_pushed: Family<RepositoryLabels, Counter>,
+    /// [`ROWS_INGESTED`].
+    pub rows_ingested: Family<RepositoryLabels, Counter>,
+    /// [`VALUES_LOOKED_UP`].
+    pub values_looked_up: Family<StatusLabels, Counter>,
+    /// [`DATASET_ROWS`].
+    pub dataset_rows: Family<RepositoryLabels, Counter>,
+    /// [`SESSIONS`].
+    pub sessions: Gauge,
+    /// [`PIPELINE_POSITION`].
+    pub pipeline_position: Family<StageLabels, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // From 50 µs to about 100 s.
+        let durations: fn() -> Histogram = || Histogram::new(exponential_buckets(50e-6, 2.0, 22));
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(durations),
+            requests_in_flight: Gauge::default(),
+            panics: Counter::default(),
+            rows_pushed: Family::default(),
+            rows_ingested: Family::default(),
+            values_looked_up: Family::default(),
+            dataset_rows: Family::default(),
+            sessions: Gauge::default(),
+            pipeline_position: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(REQUESTS, "Requests answered", self.requests.clone());
+        let help = "How long requests took until their answer began";
+        registry.register_with_unit(REQUEST_DURATION, help, Unit::Seconds, self.request_duration.clone());
+        registry.register(REQUESTS_IN_FLIGHT, "Requests that are being handled", self.requests_in_flight.clone());
+        registry.register(PANICS, "Handlers that panicked", self.panics.clone());
+        registry.register(ROWS_PUSHED, "Rows acknowledged by push", self.rows_pushed.clone());
+        registry.register(ROWS_INGESTED, "Rows taken in by bulk ingest, quarantined ones included", self.rows_ingested.clone());
+        registry.register(VALUES_LOOKED_UP, "Values looked up online by their status", self.values_looked_up.clone());
+        registry.register(DATASET_ROWS, "Rows of datasets sent", self.dataset_rows.clone());
+        registry.register(SESSIONS, "Sessions held open", self.sessions.clone());
+        let help = "Rows of the log by stage of the pipeline: appended, published online, committed offline";
+        registry.register(PIPELINE_POSITION, help, self.pipeline_position.clone());
+    }
+
+    /// All of them as text for Prometheus.
+    ///
+    /// # Errors
+    /// Fails only where memory does.
+    pub fn encode(&self) -> Result<String> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).map_err(|_| Error::Panicked)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_described_once_under_its_name() {
+        let metrics = Metrics::default();
+        metrics.requests.get_or_create(&RequestLabels { face: "grpc", method: "/a".into(), code: 0 }).inc();
+        let text = metrics.encode().unwrap();
+        let names = [
+            REQUESTS,
+            "anabranch_request_duration_seconds",
+            REQUESTS_IN_FLIGHT,
+            PANICS,
+            ROWS_PUSHED,
+            ROWS_INGESTED,
+            VALUES_LOOKED_UP,
+            DATASET_ROWS,
+            SESSIONS,
+            PIPELINE_POSITION,
+        ];
+        for name in names {
+            assert_eq!(text.matches(&format!("# HELP {name} ")).count(), 1, "{name}\n{text}");
+        }
+        assert!(text.contains(r#"anabranch_requests_total{face="grpc",method="/a",code="0"} 1"#), "{text}");
+    }
+}

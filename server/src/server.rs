@@ -1,0 +1,168 @@
+//! One port for gRPC, Flight and HTTP, and the life of a server.
+//!
+//! ```text
+//! lock folder -> bind -> open repositories, recover -> server.json -> serve
+//!   -> (SIGTERM, SIGINT or the last user of a private server) stop accepting -> drain -> commit what was acknowledged -> close
+//!   -> remove server.json -> unlock
+//! ```
+//!
+//! The port is bound before recovery, so that one that is taken is told at once; connections wait until the server is ready. A crash at any point leaves
+//! what the next start recovers from.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::{Clock, SystemClock};
+use axum::middleware::from_fn_with_state;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+
+use crate::auth::{AllowLoopback, Authorizer};
+use crate::boundary::boundary;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::folder::DataFolder;
+use crate::{App, flight, grpc, http, logging};
+
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// Runs a server until it is told to end by a signal or, where it is private, its last user has gone.
+///
+/// # Errors
+/// What keeps it from starting, or from closing in good order.
+pub async fn serve(config: Config) -> Result<()> {
+    logging::init(&config.log)?;
+    let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    let mut running = Server::start(config).await?;
+    let app = Arc::clone(running.app());
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("terminated: draining"),
+        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+        () = unused(&app) => tracing::info!("the last user has gone: draining"),
+        result = running.ended() => {
+            tracing::error!("the server ended by itself");
+            result?;
+        }
+    }
+    drop(app);
+    tokio::select! {
+        result = running.shutdown() => result,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
+    signal(kind).map_err(Error::io("listening for signals"))
+}
+
+async fn unused(app: &App) {
+    let private = &app.config().private;
+    match private.enabled {
+        true => app.sessions().until_unused(private).await,
+        false => std::future::pending().await,
+    }
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a server that lets in who sits on this machine, and answers once it is ready.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Locked`], [`Error::Io`] where the address is taken, or what recovery met.
+    pub async fn start(config: Config) -> Result<RunningServer> {
+        Self::start_with(config, Arc::new(AllowLoopback), Arc::new(SystemClock)).await
+    }
+
+    /// Starts a server with an authoriser and a clock.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_with(config: Config, authorizer: Arc<dyn Authorizer>, clock: Arc<dyn Clock>) -> Result<RunningServer> {
+        config.validate()?;
+        let folder = DataFolder::open(&config.data)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(Error::io(format!("listening on {}", config.listen)))?;
+        let address = listener.local_addr().map_err(Error::io("reading the address"))?;
+        let app = App::open(config, folder, authorizer, clock).await?;
+        app.folder().write_server_file(address, app.started())?;
+        tracing::info!(%address, data = %app.folder().root().display(), version = env!("CARGO_PKG_VERSION"), "serving");
+        let task = tokio::spawn(listen(Arc::clone(&app), listener));
+        Ok(RunningServer { app, address, task })
+    }
+}
+
+/// Serves all faces until the app is closing and every request is answered.
+fn listen(app: Arc<App>, listener: TcpListener) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send {
+    let closing = app.closing().clone().cancelled_owned();
+    let router = grpc::routes(&app).add_service(flight::service(&app)).into_axum_router();
+    let router = router.merge(http::routes(&app)).fallback(http::nowhere).method_not_allowed_fallback(http::nowhere);
+    let router = router.layer(from_fn_with_state(app, boundary));
+    tonic::transport::Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), closing)
+}
+
+/// A server that answers.
+#[derive(Debug)]
+pub struct RunningServer {
+    app: Arc<App>,
+    address: SocketAddr,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl RunningServer {
+    /// Where it answers.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it serves.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Returns if it ends unasked.
+    async fn ended(&mut self) -> Result<()> {
+        match (&mut self.task).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) }),
+            Err(error) => Err(Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) }),
+        }
+    }
+
+    /// Answers what is under way, commits what was acknowledged and gives the folder back.
+    ///
+    /// # Errors
+    /// What kept it from closing in good order; nothing acknowledged is lost by that.
+    pub async fn shutdown(mut self) -> Result<()> {
+        self.app.closing().cancel();
+        let drain = Duration::from_micros(u64::try_from(self.app.config().drain.micros()).unwrap_or_default());
+        let drained = match self.task.is_finished() {
+            true => Ok(()),
+            false => match tokio::time::timeout(drain, self.ended()).await {
+                Ok(result) => result,
+                Err(_) => {
+                    tracing::warn!("requests under way did not end in time and are cut off");
+                    self.task.abort();
+                    Ok(())
+                }
+            },
+        };
+        self.app.close().await;
+        self.app.folder().release();
+        tracing::info!("closed");
+        drained
+    }
+}

@@ -1,0 +1,148 @@
+//! [`FaultyMetadata`]: a decorator that fails a publication on command.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anabranch_core::{BranchId, Timestamp};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{BranchInfo, CommitId, Error, Location, MetadataStore, Publication, ReflogEntry, Result, TagInfo};
+
+/// How the next publication fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataFault {
+    /// The database is gone before the transaction.
+    Before,
+    /// The transaction is made, its answer is lost.
+    After,
+    /// As `After`, and the next look at a branch fails too.
+    AfterAndBlind,
+    /// Another writer is faster: the store answers as if the head had moved.
+    Outrun,
+}
+
+/// A metadata store that fails when told.
+#[derive(Debug)]
+pub struct FaultyMetadata {
+    inner: Arc<dyn MetadataStore>,
+    fault: Mutex<Option<MetadataFault>>,
+    blind: Mutex<bool>,
+}
+
+impl FaultyMetadata {
+    /// Passes everything on to `inner` until a fault is armed.
+    pub fn new(inner: Arc<dyn MetadataStore>) -> Self {
+        Self { inner, fault: Mutex::default(), blind: Mutex::default() }
+    }
+
+    /// Makes the next publication fail.
+    pub fn arm(&self, fault: MetadataFault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    fn lost() -> Error {
+        Error::backend("the metadata database", std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    }
+
+    fn check_sight(&self) -> Result<()> {
+        if std::mem::take(&mut *self.blind.lock().unwrap_or_else(PoisonError::into_inner)) { Err(Self::lost()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl MetadataStore for FaultyMetadata {
+    async fn publish(&self, publication: &Publication) -> Result<bool> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match fault {
+            None => self.inner.publish(publication).await,
+            Some(MetadataFault::Before) => Err(Self::lost()),
+            Some(MetadataFault::Outrun) => Ok(false),
+            Some(fault) => {
+                self.inner.publish(publication).await?;
+                *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = fault == MetadataFault::AfterAndBlind;
+                Err(Self::lost())
+            }
+        }
+    }
+
+    async fn branch(&self, name: &str) -> Result<Option<BranchInfo>> {
+        self.check_sight()?;
+        self.inner.branch(name).await
+    }
+
+    async fn incarnation(&self) -> Result<u128> {
+        self.inner.incarnation().await
+    }
+
+    async fn locate(&self, hashes: &[[u8; 32]]) -> Result<Vec<Option<Location>>> {
+        self.inner.locate(hashes).await
+    }
+
+    async fn commits_between(&self, low: &CommitId, high: &CommitId, limit: usize) -> Result<Vec<CommitId>> {
+        self.inner.commits_between(low, high, limit).await
+    }
+
+    async fn create_branch(&self, name: &str, head: &CommitId, time: Timestamp, author: &str) -> Result<Option<BranchInfo>> {
+        self.inner.create_branch(name, head, time, author).await
+    }
+
+    async fn delete_branch(&self, name: &str, id: BranchId) -> Result<bool> {
+        self.inner.delete_branch(name, id).await
+    }
+
+    async fn protect_branch(&self, name: &str, protected: bool) -> Result<bool> {
+        self.inner.protect_branch(name, protected).await
+    }
+
+    async fn branches(&self) -> Result<Vec<BranchInfo>> {
+        self.inner.branches().await
+    }
+
+    async fn reflog(&self, branch: BranchId, before: Option<u64>, limit: usize) -> Result<Vec<ReflogEntry>> {
+        self.inner.reflog(branch, before, limit).await
+    }
+
+    async fn head_at(&self, branch: BranchId, time: Timestamp) -> Result<Option<CommitId>> {
+        self.inner.head_at(branch, time).await
+    }
+
+    async fn create_tag(&self, name: &str, commit: &CommitId, time: Timestamp) -> Result<Option<TagInfo>> {
+        self.inner.create_tag(name, commit, time).await
+    }
+
+    async fn delete_tag(&self, name: &str) -> Result<bool> {
+        self.inner.delete_tag(name).await
+    }
+
+    async fn tag(&self, name: &str) -> Result<Option<TagInfo>> {
+        self.inner.tag(name).await
+    }
+
+    async fn tags(&self) -> Result<Vec<TagInfo>> {
+        self.inner.tags().await
+    }
+
+    async fn value(&self, space: &str, key: &[u8]) -> Result<Option<Bytes>> {
+        self.inner.value(space, key).await
+    }
+
+    async fn values(&self, space: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        self.inner.values(space, prefix, after, limit).await
+    }
+
+    async fn swap_value(&self, space: &str, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
+        self.inner.swap_value(space, key, expected, new).await
+    }
+
+    async fn allocate(&self, mark: &str, count: u64) -> Result<u64> {
+        self.inner.allocate(mark, count).await
+    }
+
+    async fn mark(&self, mark: &str) -> Result<u64> {
+        self.inner.mark(mark).await
+    }
+
+    async fn epochs(&self, tags: &[&str]) -> Result<Vec<Option<u64>>> {
+        self.inner.epochs(tags).await
+    }
+}
