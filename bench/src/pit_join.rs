@@ -7,6 +7,8 @@
 mod data;
 mod ours;
 
+pub(crate) use ours::open as open_store;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

@@ -17,7 +17,7 @@ mod rows;
 use std::sync::Arc;
 
 use anabranch_core::definition::ViewLayout;
-use anabranch_core::{Position, Timestamp};
+use anabranch_core::Position;
 use anabranch_validation::{Failure, Verdicts};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -214,11 +214,6 @@ fn null_rows(layout: &ViewLayout, rows: usize) -> RecordBatch {
 
 fn failure(check: &str, column: &str, reason: impl Into<String>) -> Failure {
     Failure { check: check.to_owned(), column: column.to_owned(), reason: reason.into() }
-}
-
-/// An arrival for every row.
-pub(crate) fn arrivals(arrival: Timestamp, rows: usize) -> Vec<i64> {
-    vec![arrival.micros(); rows]
 }
 
 #[cfg(test)]

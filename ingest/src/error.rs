@@ -126,6 +126,33 @@ pub enum Error {
         /// Where they fail.
         reason: String,
     },
+    /// A view cannot be served as the branch stands.
+    #[error("feature view {view:?} cannot be served: {reason}")]
+    Unservable {
+        /// The view.
+        view: String,
+        /// Why not.
+        reason: String,
+    },
+    /// What was waited for did not come in time.
+    #[error("{what} within {waited_ms} ms: {advice}")]
+    TimedOut {
+        /// What did not happen.
+        what: String,
+        /// How long it was waited for.
+        waited_ms: u64,
+        /// What to do.
+        advice: String,
+    },
+    /// Another load of the same rows was faster, again and again.
+    #[error("the same rows are being loaded by somebody else: try again when that has ended")]
+    Overtaken,
+    /// The online store is being filled.
+    #[error("the online store is being filled from history: try again in a moment")]
+    Refilling,
+    /// Definitions are refused, or moved meanwhile.
+    #[error(transparent)]
+    Registry(Arc<anabranch_registry::Error>),
     /// Ingest is being closed.
     #[error("ingest is closing")]
     Closing,
@@ -172,10 +199,11 @@ impl Kinded for Error {
             Self::Io { .. } => ErrorKind::Unavailable,
             Self::Full { .. } | Self::TooLarge { .. } => ErrorKind::Exhausted,
             Self::LogDamaged { .. } | Self::LogNewer { .. } | Self::LogForeign { .. } | Self::NotInLog { .. } => ErrorKind::FailedPrecondition,
-            Self::Malformed { .. } => ErrorKind::FailedPrecondition,
-            Self::KeyReused { .. } => ErrorKind::Conflict,
+            Self::Malformed { .. } | Self::Unservable { .. } => ErrorKind::FailedPrecondition,
+            Self::KeyReused { .. } | Self::Overtaken => ErrorKind::Conflict,
+            Self::Registry(error) => error.kind(),
             Self::Payload { .. } | Self::File { .. } | Self::Invalid { .. } => ErrorKind::InvalidArgument,
-            Self::Closing => ErrorKind::Unavailable,
+            Self::Closing | Self::Refilling | Self::TimedOut { .. } => ErrorKind::Unavailable,
             Self::Below { source, .. } => source.kind(),
         }
     }
@@ -184,5 +212,11 @@ impl Kinded for Error {
 impl From<anabranch_core::Error> for Error {
     fn from(error: anabranch_core::Error) -> Self {
         Self::below("definitions or values", error)
+    }
+}
+
+impl From<anabranch_registry::Error> for Error {
+    fn from(error: anabranch_registry::Error) -> Self {
+        Self::Registry(Arc::new(error))
     }
 }

@@ -1,12 +1,34 @@
 //! Sources, row checks, the dual write, offsets and quarantine.
 //!
 //! In reading order: [`wal`] (where pushed rows become durable), [`decode`] (from bytes to rows), [`quarantine`] (rows that the checks refuse),
-//! [`offset`] (how far a source has been consumed, kept in the commit).
+//! [`offset`] (how far a source has been consumed, kept in the commit), [`Token`] (waiting for what was written), [`IngestConfig`], [`Ingest`] (what a
+//! server calls), [`pipeline`] (the dual write: states and failure points), [`bulk`] (files and streams), [`barrier`] (applies and merges),
+//! [`publication`] (bringing commits online), [`CrashPoint`] (where a process may die).
 
+pub mod barrier;
+pub mod bulk;
+mod config;
+mod crash;
 pub mod decode;
+mod engine;
 mod error;
+mod judge;
 pub mod offset;
-//pub mod quarantine;
+pub mod pipeline;
+pub mod publication;
+pub mod quarantine;
+mod source;
+mod token;
 pub mod wal;
 
+pub use bulk::{BulkStream, FileLoad, Loaded, StreamLoad};
+pub use config::IngestConfig;
+pub use crash::{CrashPoint, CrashPoints, NoCrash};
+pub use decode::{FileInput, FileOptions};
+pub use engine::{Ingest, IngestParts, Push, Pushed};
 pub use error::{Cause, Error, Result};
+pub use judge::SIZE;
+pub use pipeline::PipelineStatus;
+pub use publication::{SERVED_BRANCH, Served, ServedView};
+pub use token::{Token, Visibility};
+pub use wal::{PayloadFormat, RecordKind};

@@ -9,6 +9,7 @@ use anabranch_core::definition::{Role, ViewLayout};
 use anabranch_core::types::UTC;
 use anabranch_core::{Position, SourceId, Timestamp};
 use anabranch_offline_store::quarantine_shape;
+use anabranch_offline_store::scan::schema_of;
 use anabranch_validation::{Failure, Verdicts};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch, StringBuilder, TimestampMicrosecondArray,
@@ -122,7 +123,7 @@ pub fn to_batch(rows: &[QuarantinedRow]) -> Result<RecordBatch> {
         Arc::new(rows.iter().map(|row| row.position.as_i64()).collect::<Int64Array>()),
         Arc::new(rows.iter().map(|row| Some(row.tombstone)).collect::<BooleanArray>()),
     ];
-    RecordBatch::try_new(quarantine_shape().arrow_schema(), columns).map_err(|error| malformed(&error))
+    RecordBatch::try_new(schema_of(quarantine_shape().columns()), columns).map_err(|error| malformed(&error))
 }
 
 fn malformed(error: &dyn std::error::Error) -> Error {

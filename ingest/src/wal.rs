@@ -342,6 +342,11 @@ impl Wal {
     }
 }
 
+/// Removes the segments of a log that is closed. Blocks.
+pub(crate) fn remove(files: &dyn Files, folder: &Path) -> Result<()> {
+    open::remove(files, folder)
+}
+
 /// Bytes in units of 1 KiB, so that a queue of any size fits a semaphore.
 fn units(bytes: usize) -> usize {
     (bytes >> 10) + 1

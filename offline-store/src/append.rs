@@ -17,9 +17,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anabranch_versioning::{
-    Apply, ApplyError, Change, CommitId, CommitRequest, Committed, Expect, Key, MapReader, MetadataWrite, Read, RefSpec,
-};
+use anabranch_versioning::{Apply, ApplyError, Change, CommitId, CommitRequest, Committed, Expect, Key, MapReader, MetadataWrite, Read, RefSpec};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -160,7 +158,9 @@ impl OfflineStore {
         // The manifest of the files speaks of the columns and the partitions that they were written with.
         let manifest = match &table.manifest {
             Some(manifest) => manifest.clone(),
-            None => table.manifest.insert(work(&table.state).added(self.uuid(), table.files.iter().map(|file| file.data_file.clone())).await?).clone(),
+            None => {
+                table.manifest.insert(work(&table.state).added(self.uuid(), table.files.iter().map(|file| file.data_file.clone())).await?).clone()
+            }
         };
         let mut manifests = vec![manifest];
         if let Some((_, parent)) = &parent {

@@ -13,7 +13,6 @@
 
 mod commit;
 
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -23,8 +22,8 @@ use async_trait::async_trait;
 use iceberg::spec::TableMetadata;
 use iceberg::table::Table;
 use iceberg::{
-    Catalog, Error as IcebergError, ErrorKind as IcebergErrorKind, Namespace as IcebergNamespace, NamespaceIdent, Runtime, TableCommit, TableCreation,
-    TableIdent,
+    Catalog, Error as IcebergError, ErrorKind as IcebergErrorKind, Namespace as IcebergNamespace, NamespaceIdent, Runtime, TableCommit,
+    TableCreation, TableIdent,
 };
 
 pub use commit::SOURCE_MARK;

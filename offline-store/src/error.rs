@@ -164,8 +164,7 @@ impl Error {
 
 /// Whether somewhere beneath lies a full disk or a spent quota.
 fn is_full(error: &(dyn StdError + 'static)) -> bool {
-    beneath::<std::io::Error>(error)
-        .is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+    beneath::<std::io::Error>(error).is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
 }
 
 fn beneath<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {

@@ -27,6 +27,8 @@ pub mod catalog;
 
 pub mod join;
 
+pub mod dataset;
+
 pub mod error;
 
 pub use append::{Append, Appended, AppendedTable, TableRows};

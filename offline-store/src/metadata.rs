@@ -127,6 +127,12 @@ pub(crate) fn strip(metadata: &TableMetadata) -> Result<Bytes> {
     let mut json = to_json(metadata)?;
     if let Some(object) = json.as_object_mut() {
         HISTORY.iter().for_each(|key| drop(object.remove(*key)));
+        // Iceberg keeps these in hash maps: sorted, so that equal definitions have equal bytes.
+        for (list, id) in [("schemas", "schema-id"), ("partition-specs", "spec-id"), ("sort-orders", "order-id")] {
+            if let Some(list) = object.get_mut(list).and_then(Json::as_array_mut) {
+                list.sort_by_key(|item| item[id].as_i64());
+            }
+        }
         object.insert("location".to_owned(), data_path(metadata.uuid()).into());
         if let Some(properties) = object.get_mut("properties").and_then(Json::as_object_mut) {
             properties.remove(DATA_PATH);
@@ -218,4 +224,57 @@ fn place(mut json: Json, locations: &Locations) -> Json {
 
 pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Json> {
     serde_json::to_value(value).map_err(|error| Error::corrupt("table metadata", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch_core::definition::{Column, Role};
+
+    use super::*;
+    use crate::schema::{self, TableShape};
+
+    fn table() -> NewTable {
+        let column = |name: &str, data_type: &str, role| Column { name: name.to_owned(), data_type: data_type.parse().unwrap(), role };
+        let shape = TableShape::new(vec![
+            column("user", "i64", Role::Key),
+            column("at", "timestamp", Role::EventTime),
+            column("tags", "list<string>", Role::Feature),
+            column("embedding", "vector<2>", Role::Feature),
+        ]);
+        let fields = schema::plan("t", None, &shape).unwrap().fields(1);
+        NewTable {
+            uuid: Uuid::from_u128(0xA1),
+            schema: schema::schema(&fields, 0).unwrap(),
+            sort_order: schema::sort_order(&fields, &shape),
+            partition: Some(PartitionField { source_id: 2, field_id: 1000, name: "at__day".to_owned(), transform: iceberg::spec::Transform::Day }),
+            properties: schema::properties(&fields).collect(),
+            time_ms: 5,
+        }
+    }
+
+    #[test]
+    fn a_blob_is_the_golden_one_and_reads_back() {
+        let blob = table().blob().unwrap();
+        assert_eq!(std::str::from_utf8(&blob).unwrap(), include_str!("../tests/golden/table_metadata.v1.json").trim_end());
+        let read = read("t", &blob, &Locations::memory()).unwrap();
+        assert_eq!(strip(&read.metadata).unwrap(), blob);
+        let types: Vec<_> = read.fields.iter().map(|field| (field.id, field.element_id, field.data_type.to_string(), field.required)).collect();
+        let expected = [(1, None, "i64", true), (2, None, "timestamp", true), (3, Some(4), "list<string>", false), (5, Some(6), "vector<2>", false)];
+        assert_eq!(types, expected.map(|(id, element, name, required)| (id, element, name.to_owned(), required)));
+        assert_eq!(read.metadata.location(), Locations::memory().location("data/00000000-0000-0000-0000-0000000000a1"));
+    }
+
+    #[test]
+    fn damaged_or_newer_blobs_are_refused() {
+        let blob = table().blob().unwrap();
+        let locations = Locations::memory();
+        for len in [0, 1, blob.len() / 2, blob.len() - 1] {
+            assert!(read("t", &blob[..len], &locations).is_err());
+        }
+        let text = std::str::from_utf8(&blob).unwrap();
+        assert!(read("t", text.replace("\"format\":1", "\"format\":2").as_bytes(), &locations).unwrap_err().to_string().contains("not known"));
+        for odd in ["null", "{\"format\":1}", "{\"format\":1,\"metadata\":7}", "{\"format\":1,\"metadata\":{\"properties\":[]}}"] {
+            assert!(read("t", odd.as_bytes(), &locations).is_err(), "{odd}");
+        }
+    }
 }

@@ -172,8 +172,11 @@ impl OfflineStore {
 
     /// Finds what the rows of files without reserved columns read as.
     async fn fill(&self, commit: &CommitId, table: &TableState, files: &mut [LiveFile]) -> Result<()> {
-        let reserved: Vec<_> =
-            [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION].into_iter().filter_map(|name| table.field(name)).map(|field| field.id).collect();
+        let reserved: Vec<_> = [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION]
+            .into_iter()
+            .filter_map(|name| table.field(name))
+            .map(|field| field.id)
+            .collect();
         let mut snapshots = HashMap::new();
         for file in files.iter_mut().filter(|file| reserved.iter().any(|id| file.data_file.null_value_counts().get(id) != Some(&0))) {
             if let std::collections::hash_map::Entry::Vacant(vacant) = snapshots.entry(file.snapshot) {
@@ -187,8 +190,11 @@ impl OfflineStore {
     }
 
     fn read(&self, table: &TableState, request: &ScanRequest, files: Vec<(String, Option<Fill>)>) -> Result<BatchStream> {
-        let columns: Vec<_> =
-            request.columns.iter().map(|column| ReadColumn { column: column.clone(), field_id: table.field(&column.name).map(|field| field.id) }).collect();
+        let columns: Vec<_> = request
+            .columns
+            .iter()
+            .map(|column| ReadColumn { column: column.clone(), field_id: table.field(&column.name).map(|field| field.id) })
+            .collect();
         let (columns, schema) = (Arc::new(columns), schema_of(&request.columns));
         let mut reads = Vec::with_capacity(files.len());
         for (location, fill) in files {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use anabranch_core::definition::{Column, Partition, Role, ViewLayout};
 use anabranch_core::{DataType, Scalar};
 use iceberg::spec::{
-    ListType, NestedField, NestedFieldRef, NullOrder, PartitionField, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata, Transform,
-    Type,
+    ListType, NestedField, NestedFieldRef, NullOrder, PartitionField, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata,
+    Transform, Type,
 };
 
 use crate::{Error, Result};
@@ -136,13 +136,16 @@ pub(crate) struct Plan {
 pub(crate) fn plan(table: &str, existing: Option<&TableMetadata>, shape: &TableShape) -> Result<Plan> {
     let old = existing.map(|metadata| fields(table, metadata)).transpose()?.unwrap_or_default();
     let keep = |column: &Column| {
-        old.iter().find(|field| field.name == column.name && (field.data_type == column.data_type || field.data_type.widens_to(column.data_type))).cloned()
+        old.iter()
+            .find(|field| field.name == column.name && (field.data_type == column.data_type || field.data_type.widens_to(column.data_type)))
+            .cloned()
     };
     let plan = Plan { columns: shape.columns.iter().map(|column| (column.clone(), keep(column))).collect(), exists: existing.is_some() };
     if let Some(metadata) = existing {
         let sorted: Vec<_> = metadata.default_sort_order().fields.iter().map(|field| field.source_id).collect();
         let ordering = |column: &Column| matches!(column.role, Role::Key | Role::EventTime);
-        let now: Vec<_> = plan.columns.iter().filter(|(column, _)| ordering(column)).map(|(_, field)| field.as_ref().map_or(-1, |field| field.id)).collect();
+        let now: Vec<_> =
+            plan.columns.iter().filter(|(column, _)| ordering(column)).map(|(_, field)| field.as_ref().map_or(-1, |field| field.id)).collect();
         if sorted != now {
             let reason = "its join keys or event timestamp would change, which its rows cannot follow: delete the view and create it anew";
             return Err(Error::schema(table, reason));
@@ -201,7 +204,8 @@ pub(crate) fn properties(fields: &[TableField]) -> impl Iterator<Item = (String,
 /// Sorted by join keys in the order of their names, then by event time.
 pub(crate) fn sort_order(fields: &[TableField], shape: &TableShape) -> SortOrder {
     let names = shape.names(Role::Key).chain(shape.names(Role::EventTime));
-    let field = |source_id| SortField { source_id, transform: Transform::Identity, direction: SortDirection::Ascending, null_order: NullOrder::First };
+    let field =
+        |source_id| SortField { source_id, transform: Transform::Identity, direction: SortDirection::Ascending, null_order: NullOrder::First };
     let sorted = names.filter_map(|name| fields.iter().find(|field| field.name == name)).map(|found| field(found.id)).collect();
     SortOrder { order_id: i64::from(SORT_ORDER_ID), fields: sorted }
 }

@@ -14,9 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anabranch_core::{Clock, Ids};
-use anabranch_versioning::{
-    Apply, ApplyError, Change, CommitId, Digest, Expect, Key, MapReader, Repository, Scan, scan_all,
-};
+use anabranch_versioning::{Apply, ApplyError, Change, CommitId, Digest, Expect, Key, MapReader, Repository, Scan, scan_all};
 use async_trait::async_trait;
 use bytes::Bytes;
 use iceberg::io::FileIO;
@@ -170,6 +168,11 @@ impl OfflineStore {
     /// The repository beneath.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
+    }
+
+    /// Iceberg's access to the files.
+    pub fn file_io(&self) -> &FileIO {
+        &self.io
     }
 
     /// Where files lie.

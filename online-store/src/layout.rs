@@ -24,8 +24,7 @@ use crate::{Error, Result};
 const FORMAT: u8 = 1;
 const LIST: u8 = 16;
 const VECTOR: u8 = 32;
-const SCALARS: [Scalar; 8] =
-    [Scalar::Bool, Scalar::I32, Scalar::I64, Scalar::F32, Scalar::F64, Scalar::String, Scalar::Bytes, Scalar::Timestamp];
+const SCALARS: [Scalar; 8] = [Scalar::Bool, Scalar::I32, Scalar::I64, Scalar::F32, Scalar::F64, Scalar::String, Scalar::Bytes, Scalar::Timestamp];
 
 /// Most fields of a layout.
 pub const MAX_FIELDS: usize = 65_535;

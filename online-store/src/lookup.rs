@@ -112,7 +112,8 @@ impl Lookup {
     /// # Errors
     /// Those of the store; [`Error::Layout`] where a row is of a layout that is not known here; [`Error::Corrupt`] where a row is damaged.
     pub async fn run(&self, store: &dyn OnlineStore, keys: &LookupKeys, now: Timestamp) -> Result<Answer> {
-        let groups: Vec<_> = self.groups.iter().zip(&keys.groups).map(|(group, keys)| ReadGroup { generations: &group.generations, keys: &keys.keys }).collect();
+        let groups: Vec<_> =
+            self.groups.iter().zip(&keys.groups).map(|(group, keys)| ReadGroup { generations: &group.generations, keys: &keys.keys }).collect();
         let rows = store.read(&groups).await?;
         self.answer(&rows, keys, now)
     }

@@ -35,16 +35,16 @@ pub fn rows_of(batch: &RecordBatch, view: &ViewLayout, packed: &Layout, generati
         if table.tombstone.is_valid(row) && table.tombstone.value(row) {
             encode_tombstone(order, packed, &mut bytes);
         } else {
-            encoder.encode(row, order, &mut bytes)?;
+            encoder.encode(row, order, &mut bytes).map_err(|error| table.too_large(row, error))?;
         }
         rows.push((writer.to_key(), start..bytes.len()));
     }
     let bytes = Bytes::from(bytes);
-    let write = |(key, range)| {
+    let write = |(row, (key, range))| {
         let write = Write { generation, key, row: bytes.slice(range) };
-        write.check().map(|()| write)
+        write.check().map_err(|error| table.too_large(row, error)).map(|()| write)
     };
-    rows.into_iter().map(write).collect()
+    rows.into_iter().enumerate().map(write).collect()
 }
 
 /// The columns of a batch by what they are for.
@@ -124,6 +124,16 @@ impl<'a> Table<'a> {
             return Err(self.at(row, &format!("it has no {what}")));
         }
         Ok(column.value(row))
+    }
+
+    /// Says where a row or key over its limit stands.
+    fn too_large(&self, row: usize, error: Error) -> Error {
+        match error {
+            Error::TooLarge { what, bytes, limit } => {
+                Error::TooLarge { what: format!("feature view {:?}, row {row}: {what}", self.view.name()), bytes, limit }
+            }
+            error => error,
+        }
     }
 
     fn at(&self, row: usize, reason: &str) -> Error {

@@ -3,6 +3,8 @@
 //! The test starts itself again as a child that writes for ever: it counts up, writes the count to every entity and to the commit, syncs, and says so.
 //! The parent kills it (`SIGKILL`) after a few counts, at no particular step, opens the folder and looks. It has no harness, as the child is no test.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, and its child, that no harness runs")]
+
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,7 +1,10 @@
 //! Every store keeps every law of the kit, and holds the greatest row of each entity whatever random writers do.
 
+#![expect(clippy::unwrap_used, reason = "what helps a test fails it")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_core::{EntityKey, Generation, RandomIds};
 use anabranch_online_store::testkit::{StoreUnderTest, entity, every_law, order, write};
@@ -148,22 +151,24 @@ async fn apply(store: &Arc<dyn OnlineStore>, base: u64, batches: &[Vec<Write>]) 
 fn stores_hold_the_greatest_row_of_each_entity_whatever_the_interleaving() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let memory: Arc<dyn OnlineStore> = Arc::new(MemoryOnlineStore::new(&RandomIds::seeded(1)));
-    let mut embedded = runtime.block_on(Embedded::new(64 * 600));
-    let mut base = 1_000;
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+    let embedded = tokio::sync::Mutex::new(runtime.block_on(Embedded::new(64 * 600)));
+    let cases = AtomicU64::new(100);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) });
     let result = runner.run(&(history(), proptest::bool::weighted(0.05)), |(batches, reopen)| {
-        base += 10;
-        runtime.block_on(async {
+        let base = cases.fetch_add(1, Ordering::Relaxed) * 10;
+        let (in_memory, in_folder) = runtime.block_on(async {
             apply(&memory, base, &batches).await;
+            let mut embedded = embedded.lock().await;
             apply(&embedded.store(), base, &batches).await;
             if reopen {
                 embedded.store().sync().await.unwrap();
                 embedded.crash().await;
             }
+            (held(&*memory, base).await, held(&*embedded.store(), base).await)
         });
         let expected = greatest(&batches);
-        prop_assert_eq!(&runtime.block_on(held(&*memory, base)), &expected);
-        prop_assert_eq!(&runtime.block_on(held(&*embedded.store(), base)), &expected);
+        prop_assert_eq!(&in_memory, &expected);
+        prop_assert_eq!(&in_folder, &expected);
         Ok(())
     });
     result.unwrap();

@@ -5,7 +5,7 @@
 
 /// Version 1 of the contract.
 pub mod v1 {
-    #![expect(missing_docs, unreachable_pub, clippy::all, reason = "generated; the contract is documented in the .proto file")]
+    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; the contract is documented in the .proto file")]
 
     include!("generated/anabranch.v1.rs");
 }

@@ -160,7 +160,8 @@ fn references(definitions: &Definitions, definition: &Definition, keys: &mut BTr
 
 /// The kinds of which a definition, unseen by the plan, might refer to something that the change takes away. What only adds takes nothing away.
 fn dependents(change: &DefinitionChange) -> Vec<DefinitionKind> {
-    let takes_away = change.action == Action::Delete || change.action == Action::Update && change.severity == Severity::Breaking || changes_keys(change);
+    let takes_away =
+        change.action == Action::Delete || change.action == Action::Update && change.severity == Severity::Breaking || changes_keys(change);
     match change.kind {
         _ if !takes_away => Vec::new(),
         DefinitionKind::Entity => vec![DefinitionKind::FeatureView, DefinitionKind::Check, DefinitionKind::FeatureService],

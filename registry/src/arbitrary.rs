@@ -55,9 +55,8 @@ fn source() -> impl Strategy<Value = Definition> {
     let format = option::of(prop_oneof![Just(FileFormat::Parquet), Just(FileFormat::JsonLines)]);
     let file = ("[ -~]{1,9}", format).prop_map(|(path, format)| SourceKind::File { path, format });
     let via = prop_oneof![Just(SourceKind::Push), file];
-    (name(), via, text(), text(), tags()).prop_map(|(name, via, description, owner, tags)| {
-        Definition::Source(Source { name, via, description, owner, tags })
-    })
+    (name(), via, text(), text(), tags())
+        .prop_map(|(name, via, description, owner, tags)| Definition::Source(Source { name, via, description, owner, tags }))
 }
 
 fn view() -> impl Strategy<Value = Definition> {
@@ -111,9 +110,8 @@ fn check() -> impl Strategy<Value = Definition> {
         vec(json_scalar(), 1..4).prop_map(|values| Rule::OneOf { values }),
         text().prop_map(|regex| Rule::Pattern { regex }),
     ];
-    (name(), text(), text(), rule, text()).prop_map(|(name, view, column, rule, description)| {
-        Definition::Check(Check { name, view, column, rule, description })
-    })
+    (name(), text(), text(), rule, text())
+        .prop_map(|(name, view, column, rule, description)| Definition::Check(Check { name, view, column, rule, description }))
 }
 
 fn service() -> impl Strategy<Value = Definition> {
@@ -137,23 +135,29 @@ pub(crate) fn definitions() -> impl Strategy<Value = Definitions> {
     let key = prop_oneof![Just(Scalar::I32), Just(Scalar::I64), Just(Scalar::String)];
     let field_type = prop_oneof![Just(Scalar::F32), Just(Scalar::F64), Just(Scalar::String)];
     let fields = btree_map(prop_oneof![Just("f0"), Just("f1"), Just("f2"), Just("f3")], field_type, 1..5);
-    let parts = (any::<bool>(), any::<bool>(), any::<bool>(), option::of(span()), option::of(btree_set(0..4_usize, 1..3)));
-    (key, fields, any::<bool>(), parts).prop_map(|(key, fields, backwards, (with_source, with_check, with_service, lookback, taken))| {
+    let there = (any::<bool>(), 0..4, any::<bool>(), any::<bool>());
+    let parts = (any::<bool>(), option::of(span()), 0..4_usize, option::of(btree_set(0..4_usize, 1..3)));
+    (key, fields, there, parts).prop_map(|(key, fields, (source, view, check, service), (backwards, lookback, checked, taken))| {
         let mut names: Vec<_> = fields.into_iter().collect();
         if backwards {
             names.reverse();
         }
-        let mut view = FeatureView { lookback, source: with_source.then(|| "s".to_owned()), ..FeatureView::new("v", "at").entity("e") };
-        for (name, scalar) in &names {
-            view = view.field(*name, DataType::Scalar(*scalar));
+        let mut all = vec![Definition::Entity(Entity::new("e", "id", key))];
+        all.extend(source.then(|| Definition::Source(Source::push("s"))));
+        if view > 0 {
+            let mut view = FeatureView { lookback, source: source.then(|| "s".to_owned()), ..FeatureView::new("v", "at").entity("e") };
+            for (name, scalar) in &names {
+                view = view.field(*name, DataType::Scalar(*scalar));
+            }
+            all.push(Definition::FeatureView(view));
+            let column = |i: usize| names.get(i).map_or("id", |(name, _)| *name).to_owned();
+            all.extend(check.then(|| Definition::Check(Check::new("c", "v", column(checked), Rule::NotNull {}))));
+            let taken = taken.map(|taken| taken.into_iter().filter_map(|i| names.get(i)).map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+            let projection = Projection { features: taken.filter(|features| !features.is_empty()), ..Projection::all("v") };
+            all.extend(service.then(|| Definition::FeatureService(FeatureService::new("m").with(projection))));
+        } else if check {
+            all.remove(0);
         }
-        let first = names[0].0.to_owned();
-        let features = taken.map(|taken| taken.into_iter().filter_map(|i| names.get(i)).map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
-        let projection = Projection { features: features.filter(|features| !features.is_empty()), ..Projection::all("v") };
-        let mut all = vec![Definition::Entity(Entity::new("e", "id", key)), Definition::FeatureView(view)];
-        all.extend(with_source.then(|| Definition::Source(Source::push("s"))));
-        all.extend(with_check.then(|| Definition::Check(Check::new("c", "v", first, Rule::NotNull {}))));
-        all.extend(with_service.then(|| Definition::FeatureService(FeatureService::new("m").with(projection))));
         all.into_iter().map(|definition| definition.normalized().unwrap()).collect()
     })
 }

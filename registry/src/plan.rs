@@ -183,7 +183,8 @@ impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut plan = serializer.serialize_struct("Plan", 2)?;
         plan.serialize_field("changes", &self.changes)?;
-        let [create, update, delete, unchanged] = [Action::Create, Action::Update, Action::Delete, Action::Unchanged].map(|action| self.count(action));
+        let [create, update, delete, unchanged] =
+            [Action::Create, Action::Update, Action::Delete, Action::Unchanged].map(|action| self.count(action));
         let breaking = self.changes.iter().filter(|change| change.severity == Severity::Breaking).count();
         let summary = serde_json::json!({"create": create, "update": update, "delete": delete, "unchanged": unchanged, "breaking": breaking});
         plan.serialize_field("summary", &summary)?;

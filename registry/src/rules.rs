@@ -77,7 +77,8 @@ fn check_service(definitions: &Definitions, service: &FeatureService) -> Option<
             let (other, by) = *columns.entry(column).or_insert((space, &view.name));
             if other != space {
                 let (a, b) = (other.name(), space.name());
-                let reason = format!("column {column:?} of the caller would be {a} for {by:?} and {b} for {:?}; map one of them by key_map", view.name);
+                let reason =
+                    format!("column {column:?} of the caller would be {a} for {by:?} and {b} for {:?}; map one of them by key_map", view.name);
                 return Some(Fault::new(kind, &service.name, format!("features[{i}]"), reason));
             }
         }

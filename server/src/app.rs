@@ -3,7 +3,15 @@
 //! [`App::enter`] is the only way to a repository, and passes the authorisation hook; what can be done there are the methods of [`Scope`], a file for
 //! each concern beneath this one. Nothing here knows a wire type but the columns of a lookup.
 
+mod changes;
+mod datasets;
+mod definitions;
+mod ingest;
+mod objects;
+mod online;
 mod repo;
+mod rows;
+mod uploads;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -19,7 +27,13 @@ use crate::folder::DataFolder;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 
+pub(crate) use changes::ApplyRequest;
+pub(crate) use datasets::DatasetRequest;
+pub(crate) use definitions::{Planned, Proposal};
+pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
+pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;
+pub(crate) use uploads::Spool;
 pub(crate) use versions::{DEFAULT_BRANCH, DiffLine, DiffReport};
 
 /// The author of a change whose maker gave no name.

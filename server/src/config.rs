@@ -72,6 +72,8 @@ pub struct LimitsConfig {
     pub push_bytes: usize,
     /// One uploaded file.
     pub upload_bytes: u64,
+    /// The spine of one dataset, in memory.
+    pub spine_bytes: u64,
 }
 
 /// What is logged, and how.
@@ -136,7 +138,7 @@ impl Default for OnlineConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { push_bytes: 64 << 20, upload_bytes: 64 << 30 }
+        Self { push_bytes: 64 << 20, upload_bytes: 64 << 30, spine_bytes: 8 << 30 }
     }
 }
 
@@ -208,6 +210,7 @@ impl Config {
             ("online.memory_bytes", self.online.memory_bytes, 1 << 20),
             ("limits.push_bytes", self.limits.push_bytes as u64, 1 << 10),
             ("limits.upload_bytes", self.limits.upload_bytes, 1 << 10),
+            ("limits.spine_bytes", self.limits.spine_bytes, 1 << 10),
         ] {
             if value < least {
                 return refuse(setting, &format!("is {value}: it must be at least {least}"));

@@ -157,6 +157,15 @@ impl From<anabranch_registry::Error> for Error {
     }
 }
 
+impl From<anabranch_ingest::Error> for Error {
+    fn from(error: anabranch_ingest::Error) -> Self {
+        match error {
+            anabranch_ingest::Error::Registry(error) => (*error).clone().into(),
+            other => Self::part(other),
+        }
+    }
+}
+
 /// Errors of parts whose message says all.
 macro_rules! from_part {
     ($($error:ty),+ $(,)?) => {
@@ -174,7 +183,6 @@ from_part!(
     anabranch_offline_store::dataset::DatasetError,
     anabranch_offline_store::join::JoinError,
     anabranch_online_store::Error,
-    anabranch_ingest::Error,
 );
 
 /// The message of an error and of its sources, leaving out a source that the message before it repeats.

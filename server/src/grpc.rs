@@ -2,11 +2,19 @@
 //!
 //! A handler reads the target, enters (which authorises), calls one method of the domain layer and translates the answer.
 
+mod datasets;
+mod ingest;
+mod online;
+mod registry;
 mod server;
 mod versioning;
 
 use std::sync::Arc;
 
+use anabranch_proto::v1::datasets_server::DatasetsServer;
+use anabranch_proto::v1::ingest_server::IngestServer;
+use anabranch_proto::v1::online_server::OnlineServer;
+use anabranch_proto::v1::registry_server::RegistryServer;
 use anabranch_proto::v1::server_server::ServerServer;
 use anabranch_proto::v1::versioning_server::VersioningServer;
 use tonic::service::Routes;
@@ -25,8 +33,15 @@ pub(crate) struct Grpc(Arc<App>);
 /// The routes of all gRPC services.
 pub(crate) fn routes(app: &Arc<App>) -> Routes {
     let grpc = Grpc(Arc::clone(app));
+    let limit = app.config().limits.push_bytes + FRAMING_BYTES;
     let mut routes = Routes::builder();
-    routes.add_service(VersioningServer::new(grpc.clone())).add_service(ServerServer::new(grpc));
+    routes
+        .add_service(RegistryServer::new(grpc.clone()).max_decoding_message_size(limit))
+        .add_service(VersioningServer::new(grpc.clone()))
+        .add_service(IngestServer::new(grpc.clone()).max_decoding_message_size(limit))
+        .add_service(OnlineServer::new(grpc.clone()).max_decoding_message_size(limit))
+        .add_service(DatasetsServer::new(grpc.clone()))
+        .add_service(ServerServer::new(grpc));
     routes.routes()
 }
 

@@ -4,6 +4,9 @@
 //! `{"error": {"kind", "message", "details"}}`. A body over its limit is refused before it is held.
 
 mod call;
+mod definitions;
+mod ingest;
+mod online;
 mod operations;
 mod versions;
 
@@ -30,6 +33,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/tags"),
     ("POST", "/v1/tags"),
     ("POST", "/v1/merge"),
+    ("GET", "/v1/definitions"),
+    ("POST", "/v1/push"),
+    ("POST", "/v1/delete"),
+    ("POST", "/v1/flush"),
+    ("GET", "/v1/status"),
+    ("GET", "/v1/quarantine"),
+    ("POST", "/v1/online-features"),
 ];
 
 /// A JSON answer, or an error in JSON.
@@ -46,6 +56,13 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/branches", get(versions::branches).post(versions::create_branch))
         .route("/v1/tags", get(versions::tags).post(versions::create_tag))
         .route("/v1/merge", post(versions::merge))
+        .route("/v1/definitions", get(definitions::definitions))
+        .route("/v1/push", post(ingest::push))
+        .route("/v1/delete", post(ingest::delete))
+        .route("/v1/flush", post(ingest::flush))
+        .route("/v1/status", get(ingest::status))
+        .route("/v1/quarantine", get(ingest::quarantine))
+        .route("/v1/online-features", post(online::online_features))
         .with_state(Arc::clone(app))
 }
 

@@ -153,6 +153,14 @@ fn split_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.get(2..)?.split_at_checked(usize::from(len))
 }
 
+/// The smallest bytes behind everything that begins with `prefix`.
+pub(crate) fn successor(prefix: &[u8]) -> Option<Bytes> {
+    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut bytes = prefix[..=last].to_vec();
+    bytes[last] += 1;
+    Some(bytes.into())
+}
+
 /// Shown as `table/"ns"/"name"`; a part that is no text is shown in hex.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

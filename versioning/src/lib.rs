@@ -4,21 +4,21 @@
 //! [`Commit`] are what they get. Beneath lie the tree (a sorted map cut into nodes named by their hash), packs (how nodes and commits travel to the
 //! object store), the [`MetadataStore`] (what is mutable) and the file layer [`files`] (what survives loss of power).
 
-mod key;
-mod hash;
+mod change;
 mod codec;
 mod commit;
-mod refs;
-mod change;
-mod tree;
-mod pack;
-mod metadata;
-pub mod files;
-mod objects;
-//mod store;
-mod repository;
 mod error;
+pub mod files;
+mod hash;
+mod key;
+mod metadata;
+mod objects;
+mod pack;
+mod refs;
+mod repository;
+mod store;
 pub mod testkit;
+mod tree;
 
 pub use change::{
     Apply, ApplyError, Change, CommitRequest, Committed, Difference, Entry, Expect, MAX_PAGE, MAX_VALUE_BYTES, MapReader, Page, Read, Scan, scan_all,

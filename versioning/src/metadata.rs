@@ -201,7 +201,8 @@ fn check_count(number: Option<u64>) -> Result<i64> {
     number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| crate::Error::invalid("mark", "no id is left beyond 2^63"))
 }
 
-fn check_writes(writes: &[MetadataWrite]) -> Result<()> {
+/// Refuses writes that no back-end could make, before they fail the transaction of others.
+pub(crate) fn check_writes(writes: &[MetadataWrite]) -> Result<()> {
     writes.iter().try_for_each(|write| match write {
         MetadataWrite::RaiseMark { to, .. } => check_count(Some(*to)).map(drop),
         _ => Ok(()),

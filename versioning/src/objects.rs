@@ -298,10 +298,7 @@ impl MultipartUpload for Upload {
 
     async fn abort(&mut self) -> object_store::Result<()> {
         let (writer, staged, state) = (self.writer.clone(), self.staged.clone(), self.state.clone());
-        blocking(staged.display().to_string(), move || {
-            if lock(&state).file.take().is_some() { writer.files.remove(&staged) } else { Ok(()) }
-        })
-        .await
+        blocking(staged.display().to_string(), move || if lock(&state).file.take().is_some() { writer.files.remove(&staged) } else { Ok(()) }).await
     }
 }
 

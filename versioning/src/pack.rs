@@ -222,8 +222,11 @@ mod tests {
         for at in 0..stored.len() {
             let mut damaged = stored.to_vec();
             damaged[at] ^= 0x10;
-            let message = unpack(&damaged.into(), &entry.hash, "node 5").map(drop).unwrap_err().to_string();
-            assert!(message.contains("node 5"), "{message}");
+            match unpack(&damaged.into(), &entry.hash, "node 5") {
+                // A zstd frame has a bit that means nothing.
+                Ok(canonical) => assert_eq!(canonical, entries()[2].1),
+                Err(error) => assert!(error.to_string().contains("node 5"), "{error}"),
+            }
         }
     }
 }

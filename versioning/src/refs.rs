@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn bad_refs_are_refused_as_the_callers_mistake() {
         let long = "x".repeat(256);
-        let bad = ["", "~1", "a b", "a//b", "/a", "a/", "..", "a/../b", "-x", "branch:", "head:x", "commit:abc", "commit:xyzw", "x~y", "x@{", "x@{soon}"];
+        let bad =
+            ["", "~1", "a b", "a//b", "/a", "a/", "..", "a/../b", "-x", "branch:", "head:x", "commit:abc", "commit:xyzw", "x~y", "x@{", "x@{soon}"];
         for text in bad.into_iter().chain(["x~1@{2026-01-01}", "tag:x@{2026-01-01}", "x~99999999999999999999", "a\nb", &long]) {
             let error = text.parse::<RefSpec>().unwrap_err();
             assert_eq!(error.kind(), anabranch_core::ErrorKind::InvalidArgument, "{text}");

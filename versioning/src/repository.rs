@@ -1,23 +1,43 @@
 //! A repository: branches, tags and commits over one object store and one metadata store.
+//!
+//! Reading goes by commit ids and never waits for writers. Writing goes through the committer of the branch ([`committer`]), which makes groups of commits
+//! durable; what was acknowledged survives loss of power if the two stores keep their contracts. Several repositories may share a process; each has
+//! stores of its own.
 
+mod committer;
+mod draft;
+mod history;
+mod names;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anabranch_core::{BranchId, Clock, Ids};
-use async_trait::async_trait;
+use anabranch_core::{Clock, Ids};
 use bytes::Bytes;
 use object_store::ObjectStore;
 
+pub use view::MapView;
+
+use crate::metadata::check_writes;
+use crate::store::Store;
 use crate::{
-    BranchInfo, Commit, CommitId, CommitRequest, Committed, Difference, Digest, Entry, Error, Key, MapReader, MetadataStore, MetadataWrite, Page,
-    RefSpec, ReflogEntry, Result, Root, Scan, TagInfo,
+    BranchInfo, Commit, CommitId, CommitRequest, Committed, Difference, Digest, Entry, Key, MapReader, MetadataStore, MetadataWrite, Page,
+    Publication, RefSpec, Result, Scan, tree,
 };
+use committer::{Committers, Job};
+
+/// The branch that every repository has.
+const MAIN: &str = "main";
 
 /// How a repository is opened.
 #[derive(Debug, Clone)]
 pub struct RepositoryOptions {
     /// What it is called; a process may hold several.
     pub name: String,
-    /// How many bytes of nodes and commits are kept in memory.
+    /// How many bytes of nodes, commits and blobs are kept in memory.
     pub cache_bytes: u64,
     /// The most commits that go out as one pack and one transaction.
     pub group_limit: usize,
@@ -84,15 +104,29 @@ pub enum Merge {
     },
 }
 
+/// A merge whose source is resolved.
+#[derive(Debug)]
+struct MergeJob {
+    source: CommitId,
+    source_text: String,
+    author: String,
+    metadata_writes: Vec<MetadataWrite>,
+}
+
 /// The versioned map with its branches and history.
 #[derive(Debug)]
 pub struct Repository {
     name: String,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    committers: Committers,
 }
 
-#[expect(unused_variables, clippy::unused_async, reason = "being written")]
 impl Repository {
     /// Opens a repository; the first time it gets a branch `main` with an empty commit.
+    ///
+    /// # Errors
+    /// The stores' failures.
     pub async fn open(
         metadata: Arc<dyn MetadataStore>,
         objects: Arc<dyn ObjectStore>,
@@ -100,123 +134,108 @@ impl Repository {
         ids: Arc<dyn Ids>,
         options: RepositoryOptions,
     ) -> Result<Arc<Self>> {
-        Err(Error::Closing)
+        let store = Arc::new(Store::new(metadata, objects, options.cache_bytes));
+        if store.metadata.branch(MAIN).await?.is_none() {
+            // The id tells the histories of two repositories apart from their first commit on.
+            let words = BTreeMap::from([("repository".to_owned(), format!("{:032x}", ids.random()))]);
+            let (head, fresh) = draft::first_commit(words, clock.now())?;
+            let pack = store.write_pack(&fresh).await?;
+            store.metadata.publish(&Publication { pack, ..Publication::default() }).await?;
+            // If another server was faster, its commit is the first and ours is garbage.
+            store.metadata.create_branch(MAIN, &head, clock.now(), "anabranch").await?;
+        }
+        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit);
+        Ok(Arc::new(Self { name: options.name, store, clock, committers }))
     }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
     }
-    /// Waits for the commits under way and ends the committers; later commits are [`Error::Closing`].
-    pub async fn close(&self) {}
+
     /// What is mutable: values, marks, epochs.
     pub fn metadata(&self) -> &Arc<dyn MetadataStore> {
-        unimplemented!()
+        &self.store.metadata
     }
-    /// Looks a ref up.
-    pub async fn resolve(&self, spec: &RefSpec) -> Result<Resolved> {
-        Err(Error::Closing)
+
+    /// Waits for the commits under way and ends the committers; later commits are [`crate::Error::Closing`].
+    pub async fn close(&self) {
+        self.committers.close().await;
     }
-    /// A commit.
-    pub async fn commit_info(&self, id: &CommitId) -> Result<CommitInfo> {
-        Err(Error::Closing)
-    }
-    /// History by first parents from a commit on, newest first.
-    pub async fn log(&self, from: &CommitId, limit: usize) -> Result<LogPage> {
-        Err(Error::Closing)
-    }
-    /// Whether `ancestor` is `commit` or lies before it.
-    pub async fn is_ancestor(&self, ancestor: &CommitId, commit: &CommitId) -> Result<bool> {
-        Err(Error::Closing)
-    }
+
     /// The map at a commit.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoCommit`].
     pub async fn at(&self, commit: &CommitId) -> Result<MapView> {
-        Err(Error::Closing)
+        Ok(MapView { store: self.store.clone(), root: self.store.commit(commit).await?.root })
     }
-    /// A value at a commit.
+
+    /// The value of a key at a commit.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoCommit`].
     pub async fn get(&self, commit: &CommitId, key: &Key) -> Result<Option<Bytes>> {
-        Err(Error::Closing)
+        self.at(commit).await?.get(key).await
     }
-    /// A page of entries at a commit.
+
+    /// A page of entries at a commit, in the order of keys.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoCommit`]; invalid for a limit of 0.
     pub async fn scan(&self, commit: &CommitId, scan: &Scan) -> Result<Page<Entry>> {
-        Err(Error::Closing)
+        self.at(commit).await?.scan(scan).await
     }
-    /// A page of what differs between two commits; forward only.
+
+    /// A page of what differs between two commits, in the order of keys; forward only.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoCommit`]; invalid for a limit of 0 or a reverse scan.
     pub async fn diff(&self, left: &CommitId, right: &CommitId, scan: &Scan) -> Result<Page<Difference>> {
-        Err(Error::Closing)
+        let (left, right) = (self.at(left).await?.root, self.at(right).await?.root);
+        tree::diff(self.store.as_ref(), &left, &right, scan).await
     }
-    /// Commits.
+
+    /// Commits changes on the head of a branch, atomically and durably. Requests on one branch do not exclude each other: they meet only in what they
+    /// expect and read.
+    ///
+    /// # Errors
+    /// [`Expect`](crate::Error::Expect), [`ReadConflict`](crate::Error::ReadConflict), [`Stale`](crate::Error::Stale) and
+    /// [`Refused`](crate::Error::Refused) say that this request does not fit the head; [`NothingChanged`](crate::Error::NothingChanged) that it would do
+    /// nothing. Nothing is changed then. After [`Unavailable`](crate::Error::Unavailable) and [`Full`](crate::Error::Full) nothing is changed either,
+    /// unless the message says that the outcome is not known.
     pub async fn commit(&self, branch: &str, request: CommitRequest) -> Result<Committed> {
-        Err(Error::Closing)
+        self.branch(branch).await?;
+        check_writes(&request.metadata_writes)?;
+        self.committers.ask(branch, |answer| Job::Commit(Box::new(request), answer)).await
     }
-    /// Moves a head forward.
+
+    /// Moves the head of a branch forward to what another ref has.
+    ///
+    /// # Errors
+    /// [`Diverged`](crate::Error::Diverged) if the head has commits that the source lacks and the other way round; otherwise as
+    /// [`Repository::commit`] and [`Repository::resolve`].
     pub async fn merge(&self, into: &str, request: MergeRequest) -> Result<Merge> {
-        Err(Error::Closing)
+        self.branch(into).await?;
+        let MergeRequest { source, author, metadata_writes } = request;
+        check_writes(&metadata_writes)?;
+        let job = MergeJob { source: self.resolve(&source).await?.commit, source_text: source.to_string(), author, metadata_writes };
+        self.committers.ask(into, |answer| Job::Merge(job, answer)).await
     }
-    /// Makes a branch; nothing is copied.
-    pub async fn create_branch(&self, name: &str, from: &RefSpec, author: &str) -> Result<BranchInfo> {
-        Err(Error::Closing)
-    }
-    /// Deletes a branch.
-    pub async fn delete_branch(&self, name: &str) -> Result<()> {
-        Err(Error::Closing)
-    }
-    /// Protects a branch from being deleted, or no longer.
-    pub async fn protect_branch(&self, name: &str, protected: bool) -> Result<()> {
-        Err(Error::Closing)
-    }
-    /// A branch.
-    pub async fn branch(&self, name: &str) -> Result<BranchInfo> {
-        Err(Error::Closing)
-    }
-    /// All branches by name.
-    pub async fn branches(&self) -> Result<Vec<BranchInfo>> {
-        Err(Error::Closing)
-    }
-    /// The moves of a branch's head, newest first.
-    pub async fn reflog(&self, branch: BranchId, before: Option<u64>, limit: usize) -> Result<Vec<ReflogEntry>> {
-        Err(Error::Closing)
-    }
-    /// Makes a tag.
-    pub async fn create_tag(&self, name: &str, of: &RefSpec) -> Result<TagInfo> {
-        Err(Error::Closing)
-    }
-    /// Deletes a tag.
-    pub async fn delete_tag(&self, name: &str) -> Result<()> {
-        Err(Error::Closing)
-    }
-    /// All tags by name.
-    pub async fn tags(&self) -> Result<Vec<TagInfo>> {
-        Err(Error::Closing)
-    }
-    /// Stores a small file under the hash of its content, durably.
+
+    /// Stores a small file (at most 64 MiB) under the hash of its content, durably.
+    ///
+    /// # Errors
+    /// Invalid if it is too long; the object store's.
     pub async fn put_blob(&self, bytes: Bytes) -> Result<Digest> {
-        Err(Error::Closing)
+        self.store.put_blob(bytes).await
     }
-    /// A small file, verified.
+
+    /// A small file, verified against its name.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoBlob`].
     pub async fn blob(&self, digest: &Digest) -> Result<Bytes> {
-        Err(Error::Closing)
-    }
-}
-
-/// The map at one root.
-#[derive(Debug, Clone)]
-pub struct MapView {
-    root: Root,
-}
-
-impl MapView {
-    /// The name of the content.
-    pub fn root(&self) -> Root {
-        self.root
-    }
-}
-
-#[async_trait]
-impl MapReader for MapView {
-    async fn get(&self, _key: &Key) -> Result<Option<Bytes>> {
-        Err(Error::Closing)
-    }
-    async fn scan(&self, _scan: &Scan) -> Result<Page<Entry>> {
-        Err(Error::Closing)
+        self.store.blob(digest).await
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub(crate) use apply::{Applied, Edits, apply, empty};
+pub(crate) use apply::{Edits, apply, empty};
 use cursor::Range;
 pub(crate) use diff::diff;
 pub(crate) use node::{MAX_NODE_BYTES, Node, check_entry};

@@ -27,6 +27,13 @@ const MAX_LINE: u64 = 16 << 20;
 pub enum FileInput {
     /// On the local disk.
     Path(PathBuf),
+    /// On the local disk, under another name than it has for people.
+    Spooled {
+        /// What messages call it.
+        name: String,
+        /// Where it lies.
+        path: PathBuf,
+    },
     /// In memory, under a name for messages.
     Bytes {
         /// What messages call it.
@@ -41,7 +48,7 @@ impl FileInput {
     pub fn name(&self) -> String {
         match self {
             Self::Path(path) => path.display().to_string(),
-            Self::Bytes { name, .. } => name.clone(),
+            Self::Bytes { name, .. } | Self::Spooled { name, .. } => name.clone(),
         }
     }
 
@@ -62,13 +69,13 @@ impl FileInput {
 
     fn open(&self) -> Result<Box<dyn BufRead + Send>> {
         match self {
-            Self::Path(_) => Ok(Box::new(BufReader::with_capacity(1 << 20, self.open_path()?))),
+            Self::Path(_) | Self::Spooled { .. } => Ok(Box::new(BufReader::with_capacity(1 << 20, self.open_path()?))),
             Self::Bytes { bytes, .. } => Ok(Box::new(Cursor::new(bytes.clone()))),
         }
     }
 
     fn open_path(&self) -> Result<File> {
-        let Self::Path(path) = self else { return Err(Error::file(&self.name(), "it is in memory")) };
+        let (Self::Path(path) | Self::Spooled { path, .. }) = self else { return Err(Error::file(&self.name(), "it is in memory")) };
         File::open(path).map_err(|error| Error::file(&self.name(), format!("it cannot be opened: {error}")))
     }
 
@@ -134,7 +141,7 @@ pub fn open_file(layout: &Arc<ViewLayout>, input: &FileInput, options: &FileOpti
     let limit = options.batch_rows.max(1);
     let rows = match format {
         FileFormat::Parquet => Rows::Parquet(match input {
-            FileInput::Path(_) => open_parquet(layout, &file, input.open_path()?, options, limit)?,
+            FileInput::Path(_) | FileInput::Spooled { .. } => open_parquet(layout, &file, input.open_path()?, options, limit)?,
             FileInput::Bytes { bytes, .. } => open_parquet(layout, &file, bytes.clone(), options, limit)?,
         }),
         FileFormat::Csv => Rows::Csv(CsvRows::open(layout, &file, input.open()?, options.ignore_unknown)?),

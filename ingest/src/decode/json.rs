@@ -1,4 +1,4 @@
-//! JSON rows: an object is a row, an array of objects is several.
+//! JSON rows: an object is a row, an array of objects or one object after the other (JSON lines) are several.
 
 use anabranch_core::definition::{Role, ViewLayout};
 use anabranch_core::{Position, Value};
@@ -16,7 +16,7 @@ pub(super) fn split(payload: &Bytes) -> Result<Vec<Bytes>> {
     let malformed = |error: serde_json::Error| Error::Payload { format: "json", reason: error.to_string() };
     let rows: Vec<&RawValue> = match payload.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => serde_json::from_slice(payload).map_err(malformed)?,
-        Some(b'{') => vec![serde_json::from_slice(payload).map_err(malformed)?],
+        Some(b'{') => serde_json::Deserializer::from_slice(payload).into_iter().collect::<Result<_, _>>().map_err(malformed)?,
         _ => return Err(Error::Payload { format: "json", reason: "it is neither an object nor an array of objects".to_owned() }),
     };
     Ok(rows.into_iter().map(|row| payload.slice_ref(row.get().as_bytes())).collect())

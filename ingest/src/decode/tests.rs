@@ -68,9 +68,10 @@ fn json_rows_are_taken_as_they_are_and_what_is_wrong_is_told_row_by_row() {
 }
 
 #[test]
-fn a_single_object_is_a_row_and_other_json_is_refused_before_it_is_logged() {
+fn objects_one_or_many_are_rows_and_other_json_is_refused_before_it_is_logged() {
     assert_eq!(count_rows(PayloadFormat::Json, &Bytes::from_static(b"{\"a\":1}")).unwrap(), 1);
-    for bad in ["", "[]", "7", "\"x\"", "[{}", "{}{}", "[{},]"] {
+    assert_eq!(count_rows(PayloadFormat::Json, &Bytes::from_static(b"{\"a\":1}\n{}\n\n{}\n")).unwrap(), 3);
+    for bad in ["", "[]", "7", "\"x\"", "[{}", "{}\n{", "[{},]"] {
         assert_eq!(count_rows(PayloadFormat::Json, &Bytes::from(bad)).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
     }
 }

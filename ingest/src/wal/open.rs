@@ -53,6 +53,17 @@ pub(super) fn source_of(files: &dyn Files, folder: &Path) -> Result<Option<Sourc
     }
 }
 
+pub(super) fn remove(files: &dyn Files, folder: &Path) -> Result<()> {
+    if !files.exists(folder).map_err(|error| Error::io("looking for", folder, error))? {
+        return Ok(());
+    }
+    for first in list(files, folder)? {
+        let path = segment_path(folder, first);
+        files.remove(&path).map_err(|error| Error::io("removing", &path, error))?;
+    }
+    files.sync_dir(folder).map_err(|error| Error::io("syncing", folder, error))
+}
+
 pub(super) fn open(files: Arc<dyn Files>, folder: &Path, source: SourceId, options: &WalOptions) -> Result<Opened> {
     ensure_dir(files.as_ref(), folder).map_err(|error| Error::io("creating", folder, error))?;
     let mut scan = Scan {

@@ -1,6 +1,6 @@
 //! Reading a log from a position on, up to its durable end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch_core::Position;
@@ -113,7 +113,7 @@ impl WalReader {
     }
 
     /// Reads ahead until `need` bytes are there, or all that the segment durably has.
-    fn fill(&mut self, path: &PathBuf, len: u64, need: usize) -> Result<()> {
+    fn fill(&mut self, path: &Path, len: u64, need: usize) -> Result<()> {
         let left = usize::try_from(len - self.at).unwrap_or(usize::MAX);
         if self.ahead.len() >= need.min(left) && !self.ahead.is_empty() {
             return Ok(());

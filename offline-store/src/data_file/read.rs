@@ -155,7 +155,8 @@ impl FileRead {
 fn canonical(column: &ArrayRef, wanted: &ReadColumn) -> Result<ArrayRef> {
     let data_type = wanted.column.data_type;
     // Outside writers spell UTC in their own ways.
-    if let (DataType::Scalar(Scalar::Timestamp), ArrowType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some(zone))) = (data_type, column.data_type())
+    if let (DataType::Scalar(Scalar::Timestamp), ArrowType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some(zone))) =
+        (data_type, column.data_type())
         && matches!(zone.as_ref(), "UTC" | "+00:00" | "Z" | "Etc/UTC")
     {
         let times = column.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().clone();
@@ -164,7 +165,9 @@ fn canonical(column: &ArrayRef, wanted: &ReadColumn) -> Result<ArrayRef> {
     let conformed = conform(column, data_type)?;
     match conformed.misfits.and_then(|misfits| misfits.set_indices().next()) {
         None => Ok(conformed.column),
-        Some(row) => Err(Error::corrupt(format!("column {:?}", wanted.column.name), format!("a value (row {row} of a batch) does not fit {data_type}"))),
+        Some(row) => {
+            Err(Error::corrupt(format!("column {:?}", wanted.column.name), format!("a value (row {row} of a batch) does not fit {data_type}")))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anabranch_core::columns::{conform, null_column};
 use anabranch_core::name::reserved;
 use anabranch_core::{Position, SourceId};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType as ArrowType, Field, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
@@ -117,7 +117,7 @@ impl Sorted {
 
     fn encode(&self, range: Range<usize>, row_group_rows: usize) -> Result<Encoded> {
         let schema = file_schema(&self.fields);
-        let slice = |(column, field): (&ArrayRef, &Arc<Field>)| cast(&column.slice(range.start, range.len()), field.data_type());
+        let slice = |(column, field): (&ArrayRef, &Arc<Field>)| stored(&column.slice(range.start, range.len()), field.data_type());
         let columns = self.columns.iter().zip(schema.fields()).map(slice).collect::<Result<Vec<_>, _>>()?;
         let spans = spans(&self.fields, &columns);
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
@@ -127,11 +127,11 @@ impl Sorted {
             .set_statistics_truncate_length(Some(64))
             .build();
         let failed = |error| Error::corrupt("a Parquet file being written", error);
-        let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(failed)?;
         writer.write(&batch).map_err(failed)?;
-        let metadata = writer.finish().map_err(failed)?;
-        let bytes = writer.into_inner().map_err(failed)?.into();
-        Ok(Encoded { bytes, metadata, spans })
+        let metadata = writer.close().map_err(failed)?;
+        Ok(Encoded { bytes: bytes.into(), metadata, spans })
     }
 }
 
@@ -180,6 +180,14 @@ fn file_schema(fields: &[TableField]) -> SchemaRef {
         Field::new(&field.name, data_type, !field.required).with_metadata(id(field.id))
     };
     Arc::new(ArrowSchema::new(fields.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// A column as it is stored: vectors as lists, lists with the id of their elements.
+fn stored(column: &ArrayRef, data_type: &ArrowType) -> Result<ArrayRef> {
+    let ArrowType::List(element) = data_type else { return Ok(Arc::clone(column)) };
+    // A cast keeps the elements' own field, so the list is put together anew.
+    let (_, offsets, items, nulls) = cast(column, data_type)?.as_list::<i32>().clone().into_parts();
+    Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, items, nulls)?))
 }
 
 /// All rows in the table's columns, each in canonical form.
@@ -252,7 +260,8 @@ fn month(micros: i64) -> i32 {
 /// Row numbers in the order in which they are written.
 fn order(table: &TableState, columns: &[ArrayRef], partition: Option<&[i32]>) -> Result<Vec<u32>> {
     let by_id = table.metadata().default_sort_order().fields.iter().map(|sort| table.fields().iter().position(|field| field.id == sort.source_id));
-    let by_name = [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION].into_iter().map(|name| table.fields().iter().position(|field| field.name == name));
+    let by_name =
+        [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION].into_iter().map(|name| table.fields().iter().position(|field| field.name == name));
     let places: Vec<_> = by_id.chain(by_name).flatten().collect();
     let rows = columns.first().map_or(0, |column| column.len()) as u32;
     let mut order: Vec<u32> = (0..rows).collect();

@@ -72,7 +72,7 @@ fn visible(plan: &ViewPlan, entity: u32, order: &RowOrder) -> Option<i64> {
         Knowledge::At(time) if order.known_time <= time => from,
         Knowledge::At(_) => return None,
     };
-    let (first, last) = plan.timeline.bounds(entity);
+    let (first, last) = plan.timeline.bounds[entity as usize];
     (visible <= last && within_lookback(plan, order, first)).then_some(visible)
 }
 

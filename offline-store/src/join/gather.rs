@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::interleave;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use arrow::compute::{concat, interleave};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 use super::plan::JoinPlan;
@@ -14,6 +15,9 @@ use super::{JoinError, Joined};
 
 /// The place of a row that matched nothing.
 pub(super) const NULL: (u32, u32) = (u32::MAX, 0);
+
+/// Arrow's `interleave` spells out the place of every item of every list, 16 bytes each, so long columns of lists are made in parts of so many rows.
+const LIST_ROWS: usize = 4_096;
 
 /// A feature's values: one null, then a column of each block.
 struct Source {
@@ -70,7 +74,19 @@ fn features(first_row: usize, rows: usize, sources: &[Source], matches: &[Matche
             places.extend(matches[source.view].at[first_row..first_row + rows].iter().map(place));
         }
         let columns: Vec<&dyn Array> = source.columns.iter().map(AsRef::as_ref).collect();
-        features.push(interleave(&columns, &places)?);
+        features.push(pick(&columns, &places)?);
     }
     Ok(features)
+}
+
+fn pick(columns: &[&dyn Array], places: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {
+    if !matches!(columns[0].data_type(), DataType::List(_)) || places.len() <= LIST_ROWS {
+        return interleave(columns, places);
+    }
+    let parts = places.chunks(LIST_ROWS).map(|places| interleave(columns, places)).collect::<Result<Vec<_>, _>>()?;
+    let items = parts.iter().map(|part| part.as_list::<i32>().values().len()).sum();
+    if i32::try_from(items).is_err() {
+        return Err(ArrowError::OffsetOverflowError(items));
+    }
+    concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }

@@ -36,6 +36,9 @@ pub struct JoinPlan {
     pub(super) buffer: Buffer,
 }
 
+/// The columns of the spine that make a key, and the types that they are read as.
+type KeyOfSpine = Vec<(String, DataType)>;
+
 /// One view's part of it.
 #[derive(Debug)]
 pub(super) struct ViewPlan {
@@ -51,6 +54,8 @@ pub(super) struct Timeline {
     pub(super) rows: Groups,
     /// The time of each of `rows.all()`.
     pub(super) times: Vec<i64>,
+    /// The first and the last time at which each entity is asked for.
+    pub(super) bounds: Vec<(i64, i64)>,
     /// All rows of the spine, those without a key included.
     pub(super) spine_rows: usize,
 }
@@ -71,7 +76,7 @@ impl JoinPlan {
     /// Where a key column is missing, of an unlike type, or holds a value that no key can be.
     pub fn of_views(spine: Spine, selected: Vec<SelectedView>, options: JoinOptions) -> Result<Self, JoinError> {
         let schema = output_schema(&spine, &selected)?;
-        let mut timelines: Vec<(Vec<(String, DataType)>, Arc<Timeline>)> = Vec::new();
+        let mut timelines: Vec<(KeyOfSpine, Arc<Timeline>)> = Vec::new();
         let mut views = Vec::with_capacity(selected.len());
         for view in selected {
             let key = key_columns(&view);
@@ -137,15 +142,10 @@ impl Timeline {
         }
         let mut rows = Groups::new(ids.len(), index.len(), |row| ids[row]);
         rows.sort_by_key(|row| spine.times()[row as usize]);
-        let times = rows.all().iter().map(|row| spine.times()[*row as usize]).collect();
-        Ok(Self { index, rows, times, spine_rows: spine.rows() })
-    }
-
-    /// The first and the last time at which an entity is asked for.
-    pub(super) fn bounds(&self, entity: u32) -> (i64, i64) {
+        let times: Vec<i64> = rows.all().iter().map(|row| spine.times()[*row as usize]).collect();
         // No entity is without rows: each was numbered for one.
-        let range = self.rows.range(entity as usize);
-        (self.times[range.start], self.times[range.end - 1])
+        let bounds = (0..rows.len()).map(|entity| rows.range(entity)).map(|range| (times[range.start], times[range.end - 1])).collect();
+        Ok(Self { index, rows, times, bounds, spine_rows: spine.rows() })
     }
 
     fn hint(&self, layout: &ViewLayout) -> ScanHint {
@@ -157,7 +157,7 @@ impl Timeline {
 }
 
 /// The spine's columns for a view's key. Integers of every width are one key space, so they are all read as `i64`.
-fn key_columns(view: &SelectedView) -> Vec<(String, DataType)> {
+fn key_columns(view: &SelectedView) -> KeyOfSpine {
     let widen = |scalar| if scalar == Scalar::I32 { Scalar::I64 } else { scalar };
     view.key_columns.iter().zip(view.layout.keys()).map(|(column, key)| (column.clone(), DataType::Scalar(widen(key.scalar())))).collect()
 }

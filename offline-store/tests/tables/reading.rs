@@ -183,10 +183,10 @@ async fn quarantine_keeps_the_original_bytes() {
     };
     let commit = world.store.append("main", append).await.unwrap().committed.commit;
     let request = ScanRequest::all(name.clone(), quarantine_shape().columns().to_vec());
-    assert_eq!(world.rows(&commit, &request).await, [
-        r#"["AP97","json","[]",null,null,null,4,8,null]"#,
-        r#"["e30=","json","[1]",null,null,null,4,7,null]"#
-    ]);
+    assert_eq!(
+        world.rows(&commit, &request).await,
+        [r#"["AP97","json","[]",null,null,null,4,8,null]"#, r#"["e30=","json","[1]",null,null,null,4,7,null]"#]
+    );
     assert_eq!(world.store.intervals(&commit, &name, source(4)).await.unwrap(), [interval(4, 7, 8)]);
 }
 

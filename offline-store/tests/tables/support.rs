@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureView, Partition, ViewLayout};
 use anabranch_core::{Clock, DataType, Ids, ManualClock, Position, RandomIds, Scalar, SourceId, Timestamp, Value};
-use anabranch_offline_store::{Append, Appended, Interval, Locations, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, TableRows, TableShape};
+use anabranch_offline_store::{
+    Append, Appended, Interval, Locations, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, TableRows, TableShape,
+};
 use anabranch_versioning::{
     Change, CommitId, CommitRequest, MemoryMetadata, MetadataStore, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects,
 };
@@ -37,13 +39,13 @@ impl World {
     pub(crate) async fn memory_with(options: OfflineStoreOptions, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let files = wrap(Arc::clone(&objects));
-        Self::open(Arc::new(MemoryMetadata::default()), objects, files, Locations::memory(), options, None).await
+        Self::open(Arc::new(MemoryMetadata::new(&RandomIds::seeded(1))), objects, files, Locations::memory(), options, None).await
     }
 
     /// SQLite and a local folder.
     pub(crate) async fn local() -> Self {
         let folder = TempDir::new().unwrap();
-        let metadata = SqliteMetadata::open(&folder.path().join("metadata.db")).await.unwrap();
+        let metadata = SqliteMetadata::open(&folder.path().join("metadata.db"), &RandomIds::seeded(1)).await.unwrap();
         let objects = local_objects(&folder.path().join("objects")).unwrap();
         let locations = Locations::local(&folder.path().join("objects")).unwrap();
         let files = Arc::clone(&objects);
@@ -187,4 +189,11 @@ fn text(batch: &RecordBatch, columns: &[Column], row: usize) -> String {
 /// What [`World::clicks`] reads of these rows.
 pub(crate) fn expected(batches: &[RecordBatch]) -> Vec<String> {
     texts(batches, &layout(Partition::None).table_columns())
+}
+
+impl World {
+    /// Iceberg's own access to the files.
+    pub(crate) fn io(&self) -> iceberg::io::FileIO {
+        self.store.file_io().clone()
+    }
 }

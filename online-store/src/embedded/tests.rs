@@ -53,7 +53,7 @@ async fn a_folder_of_something_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_nearly_full_disk_refuses_writes_and_recovers_without_a_restart() {
+async fn a_nearly_full_disk_refuses_writes_before_the_tree_meets_it_and_reads_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let full = EmbeddedConfig { reserve_bytes: u64::MAX, ..config() };
     let store = open(folder.path()).await.unwrap();

@@ -54,7 +54,12 @@ pub(super) fn columns_of(view: &SelectedView, columns: &mut Vec<KeyColumn>) -> R
         if is_integer(*known) && is_integer(scalar) {
             *known = if *known == scalar { scalar } else { Scalar::I64 };
         } else if *known != scalar {
-            let reason = format!("one view wants it as {} and {:?} as {}: map the key of one of them to another column", known.name(), view.name, scalar.name());
+            let reason = format!(
+                "one view wants it as {} and {:?} as {}: map the key of one of them to another column",
+                known.name(),
+                view.name,
+                scalar.name()
+            );
             return Err(Error::KeyColumn { column: name.clone(), reason });
         }
         places.push(place);
@@ -92,7 +97,10 @@ impl Lookup {
     pub fn keys_of_values(&self, rows: &[Vec<Value>]) -> Result<LookupKeys> {
         if let Some(row) = rows.iter().position(|row| row.len() != self.columns.len()) {
             let column = self.columns.get(rows[row].len()).map_or("", |column| &column.name).to_owned();
-            return Err(Error::KeyColumn { column, reason: format!("row {row} has {} values where {} are wanted", rows[row].len(), self.columns.len()) });
+            return Err(Error::KeyColumn {
+                column,
+                reason: format!("row {row} has {} values where {} are wanted", rows[row].len(), self.columns.len()),
+            });
         }
         self.collect(rows.len(), |group| {
             Ok(move |row: usize, writer: &mut KeyWriter| {

@@ -24,14 +24,8 @@ pub(super) fn definition(current: &Definitions, after: &Definitions, kind: Defin
 }
 
 fn created(after: &Definitions, definition: &Definition) -> Vec<FieldChange> {
-    let added = |(path, to)| FieldChange {
-        path,
-        change: FieldAction::Added,
-        from: None,
-        to: Some(to),
-        severity: Severity::Safe,
-        reason: String::new(),
-    };
+    let added =
+        |(path, to)| FieldChange { path, change: FieldAction::Added, from: None, to: Some(to), severity: Severity::Safe, reason: String::new() };
     flatten(after, definition).into_iter().map(added).collect()
 }
 

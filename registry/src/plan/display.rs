@@ -28,7 +28,8 @@ impl fmt::Display for Plan {
         if !self.is_empty() {
             writeln!(f)?;
         }
-        let [create, update, delete, unchanged] = [Action::Create, Action::Update, Action::Delete, Action::Unchanged].map(|action| self.count(action));
+        let [create, update, delete, unchanged] =
+            [Action::Create, Action::Update, Action::Delete, Action::Unchanged].map(|action| self.count(action));
         write!(f, "{create} to create, {update} to update, {delete} to delete, {unchanged} unchanged")?;
         match self.breaking().len() {
             0 => Ok(()),

@@ -33,7 +33,8 @@ pub(super) fn sequence(definitions: &Definitions, definition: &Definition) -> Ve
     match definition {
         Definition::FeatureView(view) => view.fields.iter().map(|field| field.name.clone()).collect(),
         Definition::FeatureService(service) => {
-            let taken = |i: usize| features(definitions, service, i).into_iter().map(move |feature| format!("{}:{feature}", service.features[i].name()));
+            let taken =
+                |i: usize| features(definitions, service, i).into_iter().map(move |feature| format!("{}:{feature}", service.features[i].name()));
             (0..service.features.len()).flat_map(taken).collect()
         }
         Definition::Entity(_) | Definition::Source(_) | Definition::Check(_) => Vec::new(),

@@ -85,7 +85,9 @@ impl Judge<'_> {
         let views = self.users(|user| matches!(user, Definition::FeatureView(view) if view.entities.iter().any(|entity| entity == self.name)));
         let whose = listed("; views that have it: ", &views);
         match action {
-            FieldAction::Added => (action, Verdict::breaking(format!("rows stored and lookups made without {key:?} no longer name one entity{whose}"))),
+            FieldAction::Added => {
+                (action, Verdict::breaking(format!("rows stored and lookups made without {key:?} no longer name one entity{whose}")))
+            }
             FieldAction::Dropped => (action, Verdict::breaking(format!("rows of unlike {key:?} become rows of one entity{whose}"))),
             _ => match type_change(from, to) {
                 // Integer keys of every width are one key space.
@@ -187,7 +189,7 @@ impl Judge<'_> {
 }
 
 fn service_field(path: &str, action: FieldAction) -> Verdict {
-    let part = path.splitn(4, '.').nth(2).unwrap_or_default();
+    let part = path.split('.').nth(2).unwrap_or_default();
     match (part, action) {
         ("features" | "view", FieldAction::Added) => Verdict::safe(),
         ("all", FieldAction::Added) => Verdict::noted("features that the view gains later are taken too"),
@@ -219,7 +221,8 @@ fn takes_feature(user: &Definition, view: &str, feature: &str) -> bool {
 }
 
 fn type_change(from: Option<&Json>, to: Option<&Json>) -> FieldAction {
-    let parse = |json: Option<&Json>| json.and_then(Json::as_str).and_then(|text| text.parse::<DataType>().ok()).unwrap_or(DataType::Scalar(Scalar::Bytes));
+    let parse =
+        |json: Option<&Json>| json.and_then(Json::as_str).and_then(|text| text.parse::<DataType>().ok()).unwrap_or(DataType::Scalar(Scalar::Bytes));
     let (from, to) = (parse(from), parse(to));
     if from.widens_to(to) {
         FieldAction::Widened

@@ -28,7 +28,10 @@ pub(super) struct At {
 #[derive(Debug)]
 pub(super) enum Content {
     /// A text, and whether it stood without quotes.
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
 }

@@ -84,7 +84,9 @@ mod tests {
         ] {
             assert_eq!(resolve(text), value, "{text}");
         }
-        for text in ["yes", "no", "on", "nan", "inf", ".", "-", "+", "1e", "e1", "1_000", "0x", "0x+1", "1.2.3", "2024-01-01", "1d", "--1", "1e999", "١"] {
+        for text in
+            ["yes", "no", "on", "nan", "inf", ".", "-", "+", "1e", "e1", "1_000", "0x", "0x+1", "1.2.3", "2024-01-01", "1d", "--1", "1e999", "١"]
+        {
             assert_eq!(resolve(text), json!(text), "{text}");
         }
     }

@@ -49,7 +49,10 @@ fn faults_name_the_line_of_the_field() {
         ("kind: source\nname: s\nvia: {fil: {path: x}}\n", "f.yaml:3:7: source \"s\": unknown variant `fil`"),
         ("kind: source\nname: s\nvia:\n  file: {path: ''}\n", "f.yaml:4:10: source \"s\": it is empty"),
         ("kind: feature_view\nname: v\nentities: [e]\nevent_timestamp: t\nfields:\n- {name: x, type: i64}\nlookback: 3 weeks\n", "f.yaml:7:11: "),
-        ("kind: feature_view\nname: v\nentities: [e]\nevent_timestamp: t\nfields:\n- {name: x, type: i64}\n- {name: x, type: i64}\n", "f.yaml:7:10: "),
+        (
+            "kind: feature_view\nname: v\nentities: [e]\nevent_timestamp: t\nfields:\n- {name: x, type: i64}\n- {name: x, type: i64}\n",
+            "f.yaml:7:10: ",
+        ),
         ("kind: feature_view\nname: v\nentities: [e, e]\nevent_timestamp: t\nfields:\n- {name: x, type: i64}\n", "f.yaml:3:15: "),
         ("kind: check\nname: c\nview: v\ncolumn: x\nrule: {range: {}}\n", "f.yaml:5:8: check \"c\": it needs min, max or both"),
         ("kind: check\nname: c\nview: v\ncolumn: x\nrule: {ranj: {}}\n", "f.yaml:5:8: check \"c\": unknown variant `ranj`"),
@@ -102,7 +105,10 @@ fn empty_documents_and_files_are_nothing() {
 fn texts_stay_texts_and_rules_take_numbers() {
     let parsed = parse("kind: source\nname: yes\nowner: 1.50\ndescription: 0x10\ntags: {a: true, b: 2024-01-01, 3: x}\n").unwrap();
     let spec = parsed.definitions[0].spec();
-    assert_eq!(spec, serde_json::json!({"name": "yes", "owner": "1.50", "description": "0x10", "via": "push", "tags": {"3": "x", "a": "true", "b": "2024-01-01"}}));
+    assert_eq!(
+        spec,
+        serde_json::json!({"name": "yes", "owner": "1.50", "description": "0x10", "via": "push", "tags": {"3": "x", "a": "true", "b": "2024-01-01"}})
+    );
     let found = faults("kind: source\nname: a\nowner:\n");
     assert!(found[0].starts_with("f.yaml:3:1: source \"a\": invalid type: null"), "{found:?}");
 }

@@ -101,7 +101,8 @@ fn ordered(map: &Map<String, Json>) -> Vec<(&String, &Json)> {
 }
 
 fn text(value: &str, block: bool) -> String {
-    let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '/' | '-' | '<' | '>') || block && matches!(c, ' ' | '(' | ')' | ',' | '\'' | ';');
+    let word =
+        |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '/' | '-' | '<' | '>') || block && matches!(c, ' ' | '(' | ')' | ',' | '\'' | ';');
     let plain = value.starts_with(|c: char| c.is_alphanumeric()) && value.chars().all(word) && !value.ends_with(' ');
     if plain && value.len() <= KEY_BYTES && scalar::resolve(value).is_string() && !is_ambiguous(value) {
         return value.to_owned();

@@ -4,6 +4,7 @@ use anabranch_proto::v1;
 use anabranch_proto::v1::flight_command::Command;
 use arrow_flight::FlightData;
 use bytes::Bytes;
+use futures::FutureExt;
 use prost::Message;
 use serde::Serialize;
 
@@ -63,7 +64,7 @@ impl Client {
             }
             Ok(last)
         };
-        let last = self.uploaded(answer, &mut failure).await?;
+        let last = self.uploaded(answer.boxed(), &mut failure).await?;
         let reply = v1::BulkReply::decode(last).map_err(|error| Error::Protocol(format!("bulk reply: {error}")))?;
         Ok(Ingested::from(reply))
     }

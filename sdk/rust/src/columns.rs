@@ -20,8 +20,9 @@ use crate::Error;
 
 /// A key column for the wire, from any Arrow column that can be one.
 pub(crate) fn key_column(name: &str, column: &ArrayRef) -> Result<v1::Column, Error> {
-    let scalar = key_type(column.data_type())
-        .ok_or_else(|| Error::Argument(format!("key column {name:?} is {}: a key is an integer, string, bytes, bool or timestamp", column.data_type())))?;
+    let scalar = key_type(column.data_type()).ok_or_else(|| {
+        Error::Argument(format!("key column {name:?} is {}: a key is an integer, string, bytes, bool or timestamp", column.data_type()))
+    })?;
     let conformed = conform(column, DataType::Scalar(scalar)).map_err(|error| Error::Argument(format!("key column {name:?}: {error}")))?;
     if let Some(row) = conformed.misfits.and_then(|misfits| misfits.set_indices().next()) {
         return Err(Error::Argument(format!("key column {name:?}, row {row}: the value is no {}", scalar.name())));

@@ -112,12 +112,8 @@ impl Client {
     /// # Errors
     /// `invalid_argument` for a definition that is wrong in itself or refers to what is not there, naming the place.
     pub async fn plan(&self, changes: &Changes) -> Result<Plan, Error> {
-        let request = v1::PlanRequest {
-            target: Some(self.target()),
-            files: changes.files(),
-            definitions: changes.definitions()?,
-            delete: changes.deleted(),
-        };
+        let request =
+            v1::PlanRequest { target: Some(self.target()), files: changes.files(), definitions: changes.definitions()?, delete: changes.deleted() };
         plan_of(unary!(self, registry.plan(request), Retry::Safe).await?)
     }
 

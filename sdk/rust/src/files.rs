@@ -5,7 +5,7 @@ use std::path::Path;
 use anabranch_core::definition::FileFormat;
 use anabranch_proto::v1;
 use bytes::BytesMut;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::bulk::Ingested;
@@ -65,7 +65,8 @@ impl Client {
         let source = futures::stream::iter([Ok(header)]).chain(chunks(name.to_owned(), reader, progress));
         let (messages, mut failure) = upload(source, v1::FileChunk { part: None });
         let mut ingest = self.ingest();
-        let reply = self.uploaded(ingest.ingest_file(messages), &mut failure).await?;
+        let answer = async move { ingest.ingest_file(messages).await }.boxed();
+        let reply = self.uploaded(answer, &mut failure).await?;
         Ok(Ingested::from(reply.into_inner()))
     }
 }

@@ -1,10 +1,12 @@
 //! Point-in-time datasets, and reading a view's table.
 
+use anabranch_core::selection::Selection;
 use anabranch_proto::v1;
 use anabranch_proto::v1::flight_command::Command;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::{FlightData, Ticket};
+use futures::FutureExt;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -12,7 +14,6 @@ use crate::flight::{command, encode, reader_of};
 use crate::online::selection;
 use crate::upload::upload;
 use crate::{Client, Error, Reader};
-use anabranch_core::selection::Selection;
 
 /// Which features to join to a spine, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +122,8 @@ impl Client {
         };
         let (messages, mut failure) = upload(encode(command(Command::Historical(historical)), spine), FlightData::default());
         let mut flight = self.flight();
-        let stream = self.uploaded(flight.do_exchange(messages), &mut failure).await?.into_inner();
+        let answer = async move { flight.do_exchange(messages).await }.boxed();
+        let stream = self.uploaded(answer, &mut failure).await?.into_inner();
         // The server may answer before it has read all: a failure of the spine may still come.
         let received = self.receive(stream).await;
         if let Ok(Some(error)) = failure.try_recv() {
@@ -149,12 +151,8 @@ impl Client {
     /// # Errors
     /// `not_found` for an unknown view or ref, `invalid_argument` for an unknown column.
     pub async fn read_view(&self, query: &ReadQuery) -> Result<Table, Error> {
-        let read = v1::ReadCommand {
-            target: Some(self.target()),
-            view: query.view.clone(),
-            columns: query.columns.clone(),
-            quarantine: query.quarantine,
-        };
+        let read =
+            v1::ReadCommand { target: Some(self.target()), view: query.view.clone(), columns: query.columns.clone(), quarantine: query.quarantine };
         let ticket = Ticket { ticket: command(Command::Read(read)) };
         let stream = self.flight().do_get(ticket).await.map_err(|status| self.error(&status))?.into_inner();
         let received = self.receive(stream).await?;

@@ -40,7 +40,8 @@ mod flight;
 mod upload;
 
 pub use anabranch_core::definition::{
-    Check, Definition, DefinitionKind, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Partition, Projection, Rule, Source, SourceKind,
+    Check, Definition, DefinitionKind, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Partition, Projection, Rule, Source,
+    SourceKind,
 };
 pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp};
 

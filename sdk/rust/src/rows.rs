@@ -151,12 +151,8 @@ impl Client {
     /// # Errors
     /// As [`Client::push`].
     pub async fn delete(&self, view: &str, rows: impl Into<Bytes>, idempotency_key: &str) -> Result<Acknowledgement, Error> {
-        let request = v1::DeleteRequest {
-            target: Some(self.target()),
-            view: view.to_owned(),
-            json: rows.into(),
-            idempotency_key: idempotency_key.to_owned(),
-        };
+        let request =
+            v1::DeleteRequest { target: Some(self.target()), view: view.to_owned(), json: rows.into(), idempotency_key: idempotency_key.to_owned() };
         unary!(self, ingest.delete(request), retry(idempotency_key)).await.map(acknowledgement)
     }
 

@@ -3,19 +3,33 @@
 //! gRPC has no way to say "what I sent is not whole" but to cancel the call, and an early end looks just like the end. So a request stream that fails
 //! never ends: it sends one message that no server accepts and then nothing more, while the caller drops the call and gets the error.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
 use futures::channel::oneshot;
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use futures::stream::{BoxStream, StreamExt};
-use futures::{Stream, pin_mut};
 use tonic::Status;
 
 use crate::{Client, Error};
+
+/// The messages of an upload. (A type of its own: the compiler cannot prove a future `Send` that holds the boxed stream itself across a call.)
+pub(crate) struct Messages<T>(BoxStream<'static, T>);
+
+impl<T> Stream for Messages<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
 
 /// The messages of `source`, and where its error goes; after an error comes `poison`, and then silence.
 pub(crate) fn upload<T: Clone + Send + 'static>(
     source: impl Stream<Item = Result<T, Error>> + Send + 'static,
     poison: T,
-) -> (BoxStream<'static, T>, oneshot::Receiver<Error>) {
+) -> (Messages<T>, oneshot::Receiver<Error>) {
     let (failed, failure) = oneshot::channel();
     let state = (source.boxed(), Some(failed), poison);
     let messages = futures::stream::unfold(state, |(mut source, mut failed, poison)| async move {
@@ -32,17 +46,16 @@ pub(crate) fn upload<T: Clone + Send + 'static>(
             }
         }
     });
-    (messages.boxed(), failure)
+    (Messages(messages.boxed()), failure)
 }
 
 impl Client {
     /// Waits for the answer to an upload, or for its failure on our side, which says more.
     pub(crate) async fn uploaded<T>(
         &self,
-        answer: impl Future<Output = Result<T, Status>>,
+        answer: BoxFuture<'static, Result<T, Status>>,
         failure: &mut oneshot::Receiver<Error>,
     ) -> Result<T, Error> {
-        pin_mut!(answer);
         match futures::future::select(&mut *failure, answer).await {
             Either::Left((Ok(error), _)) => Err(error),
             // The stream was sent whole and dropped, so it cannot fail any more.

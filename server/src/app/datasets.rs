@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anabranch_core::definition::Definitions;
 use anabranch_core::selection::Selection;
 use anabranch_offline_store::dataset::{
     CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest,
@@ -13,7 +12,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::objects::{ObjectEntry, object_key};
-use super::{ANONYMOUS, Scope};
+use super::Scope;
 use crate::error::{Error, Result};
 
 const FOLDER: &str = "datasets/";
@@ -37,8 +36,8 @@ pub(crate) struct Dataset {
     pub(crate) joined: Joined,
     pub(crate) rows: u64,
     pub(crate) digest: ContentDigest,
-    /// Where it was kept.
-    pub(crate) manifest: Option<DatasetManifest>,
+    /// All that it takes to make it again; it has no name where it was not kept.
+    pub(crate) manifest: DatasetManifest,
 }
 
 impl DatasetRequest {
@@ -69,44 +68,39 @@ impl Scope {
         let joined = join(Arc::clone(&plan), self.repo.offline.view_rows(commit)).await?;
         let (digest, joined) = blocking(move || Ok((content_digest(&joined.schema, &joined.batches)?, joined))).await?;
         let rows = joined.batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let mut dataset = Dataset { commit, joined, rows, digest, manifest: None };
-        if request.save_as.is_some() {
-            dataset.manifest = Some(self.save(&request, &dataset, &plan, &definitions).await?);
-        }
-        Ok(dataset)
-    }
-
-    /// Keeps what a dataset is under its name, in a commit of its own.
-    async fn save(&self, request: &DatasetRequest, dataset: &Dataset, plan: &Arc<JoinPlan>, definitions: &Definitions) -> Result<DatasetManifest> {
-        let (spine, joined_schema) = (Arc::clone(plan), Arc::clone(&dataset.joined.schema));
+        let spine = Arc::clone(&plan);
         let spine_digest = blocking(move || Ok(content_digest(spine.spine().schema(), spine.spine().batches())?)).await?;
-        let columns = ContentHasher::new(&joined_schema)?
-            .columns()
-            .map(|(name, data_type)| DatasetColumn { name: name.to_owned(), data_type })
-            .collect();
-        let name = request.save_as.clone().unwrap_or_default();
+        let column = |(name, data_type): (&str, _)| DatasetColumn { name: name.to_owned(), data_type };
         let manifest = DatasetManifest {
-            name: name.clone(),
-            commit: CommitName::new(dataset.commit.to_string())?,
+            name: request.save_as.clone().unwrap_or_default(),
+            commit: CommitName::new(commit.to_string())?,
             definitions: definitions.digest(),
             spine_digest,
             time_column: request.time_column.clone(),
             selection: request.selection.clone().into(),
             options: request.options,
-            columns,
-            rows: dataset.rows,
-            content_digest: dataset.digest,
+            columns: ContentHasher::new(&joined.schema)?.columns().map(column).collect(),
+            rows,
+            content_digest: digest,
             created: self.app.clock().now(),
         };
+        if request.save_as.is_some() {
+            self.save(&request.author, &manifest).await?;
+        }
+        Ok(Dataset { commit, joined, rows, digest, manifest })
+    }
+
+    /// Keeps a manifest under its name, in a commit of its own.
+    async fn save(&self, author: &str, manifest: &DatasetManifest) -> Result<()> {
         let bytes = manifest.to_bytes();
         let size = bytes.len();
         let digest = self.repo.versions.put_blob(bytes.into()).await?;
         let entry = ObjectEntry::of_blob(&digest, CONTENT_TYPE, size).to_bytes();
-        let change = Change::put(object_key(&DatasetManifest::path(&name)?)?, entry);
-        let author = if request.author.is_empty() { ANONYMOUS } else { &request.author };
+        let change = Change::put(object_key(&DatasetManifest::path(&manifest.name)?)?, entry);
         let branch = self.branch().await?;
-        self.repo.versions.commit(&branch.name, CommitRequest::new(author, format!("keep dataset {name}"), vec![change])).await?;
-        Ok(manifest)
+        let request = CommitRequest::new(Self::author(author), format!("keep dataset {}", manifest.name), vec![change]);
+        self.repo.versions.commit(&branch.name, request).await?;
+        Ok(())
     }
 
     /// The manifests kept at the scope's ref, by name.
@@ -137,7 +131,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 impl Dataset {
     /// What the dataset is and how to tell that it is the same: the last message of an answer.
     pub(crate) fn footer(&self) -> serde_json::Value {
-        let manifest = self.manifest.as_ref().and_then(|manifest| serde_json::from_slice::<serde_json::Value>(&manifest.to_bytes()).ok());
+        let manifest = serde_json::from_slice::<serde_json::Value>(&self.manifest.to_bytes()).unwrap_or_default();
         serde_json::json!({
             "commit": self.commit.to_string(),
             "rows": self.rows,

@@ -98,17 +98,8 @@ impl Scope {
     /// What an apply would change and break.
     pub(crate) async fn plan(&self, proposal: &Proposal) -> Result<Planned> {
         let (commit, definitions) = self.definitions().await?;
-        plan_on(commit, &definitions, proposal)
+        let (parsed, options) = proposal.parse()?;
+        let plan = anabranch_registry::plan(&definitions, parsed.definitions, &options).map_err(|error| parsed.places.locate(error))?;
+        Ok(Planned { commit, plan })
     }
-}
-
-pub(super) fn plan_on(commit: CommitId, definitions: &Definitions, proposal: &Proposal) -> Result<Planned> {
-    let (parsed, options) = proposal.parse()?;
-    let plan = anabranch_registry::plan(definitions, parsed.definitions, &options).map_err(|error| placed(error, &parsed.places))?;
-    Ok(Planned { commit, plan })
-}
-
-/// Gives faults that a plan found the places of the files.
-fn placed(error: anabranch_registry::Error, places: &anabranch_registry::Places) -> Error {
-    Error::from(places.locate(error))
 }

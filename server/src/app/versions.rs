@@ -78,14 +78,6 @@ impl Scope {
         Ok(self.repo.versions.create_branch(name, &spec(&self.reference)?, super::ANONYMOUS).await?)
     }
 
-    /// Deletes a branch.
-    pub(crate) async fn delete_branch(&self, name: &str) -> Result<()> {
-        if name == DEFAULT_BRANCH {
-            return Err(Error::Precondition(format!("branch {name:?} is the one that is served and cannot be deleted")));
-        }
-        Ok(self.repo.versions.delete_branch(name).await?)
-    }
-
     /// Makes a tag at the scope's ref.
     pub(crate) async fn create_tag(&self, name: &str) -> Result<TagInfo> {
         Ok(self.repo.versions.create_tag(name, &spec(&self.reference)?).await?)

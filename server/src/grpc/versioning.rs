@@ -71,7 +71,7 @@ impl Versioning for Grpc {
     async fn merge(&self, request: Request<v1::MergeRequest>) -> Result<Response<v1::MergeReply>, Status> {
         let m = request.get_ref();
         let scope = self.enter(&request, Verb::Merge, (&m.repository, &m.into)).await?;
-        let merged = scope.merge(&m.source, &m.author, &m.message).await?;
+        let merged = scope.merge(&m.source, &m.author).await?;
         Ok(Response::new(v1::MergeReply { commit: merged.commit.to_string(), outcome: merged.outcome.to_owned() }))
     }
 }

@@ -56,8 +56,7 @@ impl Call {
 
     /// The body as one JSON object.
     pub(super) async fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let bytes = self.body(JSON_BYTES).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::argument("body", format!("it is not the JSON that is asked for: {error}")))
+        parse(&self.body(JSON_BYTES).await?)
     }
 
     /// The body, at most `limit` bytes; never holds more.
@@ -90,4 +89,9 @@ impl Call {
 /// Reads what is left and keeps nothing of it. Closing on a sender in mid-stream would lose it the answer.
 async fn discard(mut stream: axum::body::BodyDataStream) {
     let _ = tokio::time::timeout(DISCARD, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+}
+
+/// Reads a body as JSON.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|error| Error::argument("body", format!("it is not the JSON that is asked for: {error}")))
 }

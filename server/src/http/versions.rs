@@ -55,8 +55,6 @@ struct NewMerge {
     into: String,
     #[serde(default)]
     author: String,
-    #[serde(default)]
-    message: String,
 }
 
 pub(super) async fn log(call: Call) -> Answer {
@@ -106,7 +104,7 @@ pub(super) async fn create_tag(mut call: Call) -> Answer {
 pub(super) async fn merge(mut call: Call) -> Answer {
     let body: NewMerge = call.json().await?;
     let scope = call.enter(Verb::Merge, &body.repository, &body.into).await?;
-    let merged = scope.merge(&body.source, &body.author, &body.message).await?;
+    let merged = scope.merge(&body.source, &body.author).await?;
     Ok(axum::Json(json!({"commit": merged.commit.to_string(), "outcome": merged.outcome})))
 }
 

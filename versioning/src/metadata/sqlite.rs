@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePo
 
 use super::{BranchInfo, HeadMove, Location, MetadataStore, MetadataWrite, Publication, ReflogEntry, TagInfo, check_count, check_writes};
 use crate::files::{Files, RealFiles, ensure_dir, parent};
+use crate::key::successor;
 use crate::{CommitId, EntryKind, Error, PackId, PackIndex, Result};
 
 const SCHEMA_VERSION: i64 = 1;
@@ -73,7 +74,8 @@ fn failed(error: sqlx::Error) -> Error {
 /// Makes the schema in a new database, or checks the version of an old one; answers the incarnation.
 async fn prepare(writer: &SqlitePool, fresh: u128) -> Result<u128> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = 'repository'").fetch_one(&mut *transaction).await.map_err(failed)?;
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = 'repository'").fetch_one(&mut *transaction).await.map_err(failed)?;
     if tables == 0 {
         sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await.map_err(failed)?;
         let insert = sqlx::query("INSERT INTO repository (id, schema_version, incarnation) VALUES (1, ?, ?)");
@@ -183,7 +185,8 @@ async fn index(db: &mut SqliteConnection, pack: &PackIndex) -> Result<()> {
 async fn write(db: &mut SqliteConnection, write: &MetadataWrite) -> Result<()> {
     let query = match write {
         MetadataWrite::Put { space, key, value } => {
-            let insert = "INSERT INTO named_values (space, key, value) VALUES (?, ?, ?) ON CONFLICT (space, key) DO UPDATE SET value = excluded.value";
+            let insert =
+                "INSERT INTO named_values (space, key, value) VALUES (?, ?, ?) ON CONFLICT (space, key) DO UPDATE SET value = excluded.value";
             sqlx::query(insert).bind(space).bind(&key[..]).bind(&value[..])
         }
         MetadataWrite::Delete { space, key } => sqlx::query("DELETE FROM named_values WHERE space = ? AND key = ?").bind(space).bind(&key[..]),
@@ -316,8 +319,9 @@ impl MetadataStore for SqliteMetadata {
 
     async fn values(&self, space: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let select = "SELECT key, value FROM named_values \
-                      WHERE space = ?1 AND key >= ?2 AND substr(key, 1, length(?2)) = ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4";
-        let select = sqlx::query(select).bind(space).bind(prefix).bind(after).bind(limit as i64);
+                      WHERE space = ? AND key >= ? AND (? IS NULL OR key < ?) AND (? IS NULL OR key > ?) ORDER BY key LIMIT ?";
+        let end = successor(prefix).map(|end| end.to_vec());
+        let select = sqlx::query(select).bind(space).bind(prefix).bind(end.clone()).bind(end).bind(after).bind(after).bind(limit as i64);
         select.fetch_all(&self.readers).await.map_err(failed)?.iter().map(|row| Ok((blob(row, 0)?, blob(row, 1)?))).collect()
     }
 

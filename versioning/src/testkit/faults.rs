@@ -15,7 +15,7 @@ pub enum MetadataFault {
     Before,
     /// The transaction is made, its answer is lost.
     After,
-    /// As `After`, and the next look at a branch fails too.
+    /// As `After`, and the next look at a reflog fails too.
     AfterAndBlind,
     /// Another writer is faster: the store answers as if the head had moved.
     Outrun,
@@ -66,7 +66,6 @@ impl MetadataStore for FaultyMetadata {
     }
 
     async fn branch(&self, name: &str) -> Result<Option<BranchInfo>> {
-        self.check_sight()?;
         self.inner.branch(name).await
     }
 
@@ -99,6 +98,7 @@ impl MetadataStore for FaultyMetadata {
     }
 
     async fn reflog(&self, branch: BranchId, before: Option<u64>, limit: usize) -> Result<Vec<ReflogEntry>> {
+        self.check_sight()?;
         self.inner.reflog(branch, before, limit).await
     }
 

@@ -51,11 +51,8 @@ async fn branches_have_unique_names_and_ids_of_their_own(store: &dyn MetadataSto
 async fn a_head_moves_only_from_where_it_is_and_nothing_else_happens_then(store: &dyn MetadataStore) -> Result<()> {
     let Some(branch) = store.create_branch("law/cas", &commit(1), Timestamp(0), "ada").await? else { panic!("a free name was refused") };
     let write = MetadataWrite::Put { space: "law".to_owned(), key: Bytes::from_static(b"cas"), value: Bytes::from_static(b"x") };
-    let pack = PackIndex {
-        pack: PackId([9; 32]),
-        bytes: 10,
-        entries: vec![IndexEntry { hash: [0xCA; 32], kind: EntryKind::Commit, offset: 8, len: 2 }],
-    };
+    let pack =
+        PackIndex { pack: PackId([9; 32]), bytes: 10, entries: vec![IndexEntry { hash: [0xCA; 32], kind: EntryKind::Commit, offset: 8, len: 2 }] };
     let mut publication = Publication {
         pack: Some(pack),
         head: Some(HeadMove { branch: branch.id, expected: commit(7), steps: vec![step(2, 1)] }),
@@ -102,7 +99,11 @@ async fn an_index_keeps_the_first_place_and_knows_commits_from_nodes(store: &dyn
     let pack = |number: u8, offset| {
         let commits = [0xB1, 0xB3].map(|first| entry(first, EntryKind::Commit, offset));
         let nodes = (0..250u8).map(|node| IndexEntry { hash: [node; 32], kind: EntryKind::Node, offset, len: 3 });
-        PackIndex { pack: PackId([number; 32]), bytes: 1, entries: commits.into_iter().chain([entry(0xB2, EntryKind::Node, offset)]).chain(nodes).collect() }
+        PackIndex {
+            pack: PackId([number; 32]),
+            bytes: 1,
+            entries: commits.into_iter().chain([entry(0xB2, EntryKind::Node, offset)]).chain(nodes).collect(),
+        }
     };
     assert!(store.publish(&Publication { pack: Some(pack(1, 100)), ..Publication::default() }).await?);
     assert!(store.publish(&Publication { pack: Some(pack(2, 200)), ..Publication::default() }).await?);

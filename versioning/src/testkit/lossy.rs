@@ -250,8 +250,7 @@ impl Files for LossyFiles {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.mutate()?;
-        let missing: Vec<PathBuf> =
-            dir.ancestors().filter(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_owned).collect();
+        let missing: Vec<PathBuf> = dir.ancestors().filter(|path| !path.as_os_str().is_empty() && !path.exists()).map(Path::to_owned).collect();
         RealFiles.create_dir_all(dir)?;
         disk.fresh_dirs.extend(missing);
         Ok(())

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::NodeReader;
 use super::chunker::{Chunk, Chunker};
 use super::cursor::Cursor;
 use super::node::{Node, NodeBuilder, Payload};
-use super::NodeReader;
 use crate::{NodeHash, Result};
 
 /// What to set (`Some`) or remove (`None`), by key.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Node, NodeReader, child};
+use crate::key::successor;
 use crate::{Error, MAX_PAGE, NodeHash, Result, Scan};
 
 /// A place between the root and one node of a level.
@@ -49,12 +50,7 @@ impl Cursor {
         self.step(reader, |_, index| index.checked_sub(1), |node| node.len() - 1).await
     }
 
-    async fn step(
-        &mut self,
-        reader: &dyn NodeReader,
-        beside: impl Fn(&Node, usize) -> Option<usize>,
-        edge: impl Fn(&Node) -> usize,
-    ) -> Result<bool> {
+    async fn step(&mut self, reader: &dyn NodeReader, beside: impl Fn(&Node, usize) -> Option<usize>, edge: impl Fn(&Node) -> usize) -> Result<bool> {
         let Some(turn) = self.path.iter().rposition(|(node, index)| beside(node, *index).is_some()) else { return Ok(false) };
         let depth = self.path.len();
         self.path.truncate(turn + 1);
@@ -107,12 +103,4 @@ impl Range {
     pub(crate) fn is_above(&self, key: &[u8]) -> bool {
         self.high.as_ref().is_some_and(|high| key >= &high[..])
     }
-}
-
-/// The smallest bytes behind everything that begins with `prefix`.
-fn successor(prefix: &[u8]) -> Option<Bytes> {
-    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
-    let mut bytes = prefix[..=last].to_vec();
-    bytes[last] += 1;
-    Some(bytes.into())
 }

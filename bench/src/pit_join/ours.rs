@@ -1,0 +1,174 @@
+//! Our side: tables made by ordinary appends, and the join over them or over the peers' files.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureView};
+use anabranch_core::selection::Selection;
+use anabranch_core::{DataType, RandomIds, Scalar, SystemClock};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, RowStream, ScanError, Spine, ViewRows, ViewScan, join};
+use anabranch_offline_store::{Append, Interval, Locations, OfflineStore, OfflineStoreOptions, TableName, TableRows, TableShape};
+use anabranch_versioning::{CommitRequest, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects};
+use anyhow::Context as _;
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::ipc::writer::FileWriter;
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::data::START_US;
+use super::{Layout, Options, Run};
+use crate::report::{now, peak_rss_mb};
+
+/// Where our tables lie, within the folder of the data.
+pub(super) const FOLDER: &str = "own";
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn definitions(views: usize, features: usize) -> anyhow::Result<Definitions> {
+    let mut all = vec![Definition::Entity(Entity::new("entity", "entity", Scalar::I64))];
+    for view in 0..views {
+        let mut definition = FeatureView::new(format!("view{view}"), "at").entity("entity");
+        for i in 0..features {
+            definition = definition.field(format!("f{view}_{i}"), DataType::Scalar(Scalar::F32));
+        }
+        all.push(Definition::FeatureView(definition));
+    }
+    all.into_iter().map(|definition| Ok(definition.normalized()?)).collect()
+}
+
+/// Opens a store in a folder, as the server does.
+pub(crate) async fn open(folder: &Path) -> anyhow::Result<Arc<OfflineStore>> {
+    std::fs::create_dir_all(folder)?;
+    let ids = Arc::new(RandomIds::from_os());
+    let metadata = Arc::new(SqliteMetadata::open(&folder.join("metadata.sqlite"), ids.as_ref()).await?);
+    let objects = local_objects(&folder.join("objects"))?;
+    let clock = Arc::new(SystemClock);
+    let repository = Repository::open(metadata, Arc::clone(&objects), clock.clone(), ids.clone(), RepositoryOptions::default()).await?;
+    let locations = Locations::local(&folder.join("objects"))?;
+    Ok(OfflineStore::new(repository, objects, locations, clock, ids, OfflineStoreOptions::default()))
+}
+
+/// Makes a table for each view from the peers' files.
+pub(super) fn load(options: &Options, folder: &Path) -> anyhow::Result<()> {
+    let definitions = definitions(options.views, options.features)?;
+    runtime()?.block_on(async {
+        let store = open(&folder.join(FOLDER)).await?;
+        for view in 0..options.views {
+            let name = TableName::features(format!("view{view}"));
+            let layout = definitions.layout(&name.name)?;
+            let changes = store.create_table(&name, &TableShape::from(layout.as_ref())).await?;
+            let request = CommitRequest { author: "bench".to_owned(), message: format!("create {name}"), changes, ..CommitRequest::default() };
+            store.repository().commit("main", request).await?;
+            let columns = layout.table_columns();
+            let batches = read(&folder.join(format!("view{view}.parquet")), &columns)?.collect::<anyhow::Result<Vec<_>>>()?;
+            let tables = vec![TableRows { table: name, batches, intervals: Vec::<Interval>::new() }];
+            store.append("main", Append { author: "bench".to_owned(), message: "load".to_owned(), tables, ..Append::default() }).await?;
+        }
+        store.repository().close().await;
+        Ok(())
+    })
+}
+
+/// Joins and measures from the first byte read to the answer in Arrow.
+pub(super) fn run(folder: &Path, layout: Layout, answer: Option<&Path>) -> anyhow::Result<Run> {
+    let (views, features) = shape(folder)?;
+    let definitions = definitions(views, features)?;
+    let runtime = runtime()?;
+    let start = now();
+    let joined = runtime.block_on(async {
+        let rows: Arc<dyn ViewRows> = match layout {
+            Layout::Own => {
+                let store = open(&folder.join(FOLDER)).await?;
+                let head = store.repository().resolve(&"main".parse::<RefSpec>()?).await?.commit;
+                store.view_rows(head)
+            }
+            Layout::Same => Arc::new(Files { folder: folder.to_owned() }),
+        };
+        let spine = ParquetRecordBatchReaderBuilder::try_new(File::open(folder.join("spine.parquet"))?)?.with_batch_size(1 << 16).build()?;
+        let schema = arrow::array::RecordBatchReader::schema(&spine);
+        let spine = Spine::new(schema, spine.collect::<Result<Vec<_>, _>>()?, Spine::DEFAULT_TIME_COLUMN)?;
+        let selection = Selection::Features((0..views).map(|view| format!("view{view}")).collect());
+        let plan = JoinPlan::new(spine, &selection, &definitions, JoinOptions::default())?;
+        anyhow::Ok(join(Arc::new(plan), rows).await?)
+    })?;
+    let wall_s = start.elapsed().as_secs_f64();
+    if let Some(path) = answer {
+        write(&joined, path)?;
+    }
+    Ok(Run { wall_s, peak_rss_mb: peak_rss_mb() })
+}
+
+fn write(joined: &Joined, path: &Path) -> anyhow::Result<()> {
+    let mut writer = FileWriter::try_new(File::create(path)?, &joined.schema)?;
+    for batch in &joined.batches {
+        writer.write(batch)?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// How many views there are and how many features each has.
+fn shape(folder: &Path) -> anyhow::Result<(usize, usize)> {
+    let views = (0..).take_while(|view| folder.join(format!("view{view}.parquet")).exists()).count();
+    let first = ParquetRecordBatchReaderBuilder::try_new(File::open(folder.join("view0.parquet"))?)?;
+    Ok((views, first.schema().fields().len() - 2))
+}
+
+/// The peers' files as rows of views: they arrived in the order in which they lie there.
+#[derive(Debug)]
+struct Files {
+    folder: std::path::PathBuf,
+}
+
+#[async_trait]
+impl ViewRows for Files {
+    async fn scan(&self, scan: &ViewScan) -> Result<RowStream, ScanError> {
+        let path = self.folder.join(format!("{}.parquet", scan.layout.name()));
+        let batches = read(&path, &scan.columns).map_err(Unreadable)?;
+        Ok(futures::stream::iter(batches.map(|batch| batch.map_err(|error| Unreadable(error).into()))).boxed())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the file cannot be read: {0}")]
+struct Unreadable(anyhow::Error);
+
+impl anabranch_core::Kinded for Unreadable {
+    fn kind(&self) -> anabranch_core::ErrorKind {
+        anabranch_core::ErrorKind::Unavailable
+    }
+}
+
+fn read(path: &Path, columns: &[Column]) -> anyhow::Result<impl Iterator<Item = anyhow::Result<RecordBatch>> + Send + 'static> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let wanted = columns.iter().filter_map(|column| builder.parquet_schema().columns().iter().position(|leaf| leaf.name() == column.name));
+    let mask = ProjectionMask::leaves(builder.parquet_schema(), wanted.collect::<Vec<_>>());
+    let reader = builder.with_projection(mask).with_batch_size(1 << 16).build()?;
+    let columns = columns.to_vec();
+    let mut first = 0_i64;
+    Ok(reader.map(move |batch| {
+        let batch = complete(&batch?, &columns, first)?;
+        first += batch.num_rows() as i64;
+        Ok(batch)
+    }))
+}
+
+/// Adds the reserved columns: one source, positions as the rows lie, one arrival.
+fn complete(batch: &RecordBatch, columns: &[Column], first: i64) -> anyhow::Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let column = |column: &Column| -> anyhow::Result<(String, ArrayRef)> {
+        let array: ArrayRef = match column.name.as_str() {
+            "_arrival" => Arc::new(TimestampMicrosecondArray::from_value(START_US, rows).with_timezone("UTC")),
+            "_source" => Arc::new(Int32Array::from_value(1, rows)),
+            "_position" => Arc::new(Int64Array::from_iter_values(first..first + rows as i64)),
+            "_tombstone" => Arc::new(BooleanArray::new_null(rows)),
+            name => Arc::clone(batch.column_by_name(name).with_context(|| format!("no column {name}"))?),
+        };
+        Ok((column.name.clone(), array))
+    };
+    Ok(RecordBatch::try_from_iter(columns.iter().map(column).collect::<anyhow::Result<Vec<_>>>()?)?)
+}

@@ -1,0 +1,41 @@
+//! The commands, by group; each file has its arguments and what they do.
+
+pub(crate) mod dataset;
+pub(crate) mod definitions;
+pub(crate) mod history;
+pub(crate) mod ingest;
+pub(crate) mod online;
+pub(crate) mod quarantine;
+pub(crate) mod refs;
+pub(crate) mod rows;
+pub(crate) mod serve;
+
+use anabranch_client::Client;
+
+use crate::args::Command;
+use crate::error::Error;
+use crate::output::Output;
+
+/// Runs a command over a client.
+pub(crate) async fn execute(command: Command, client: &Client, output: &mut Output) -> Result<(), Error> {
+    match command {
+        Command::Serve(_) => Err(Error::Usage("serve needs no server".to_owned())),
+        Command::Plan(plan) => definitions::plan(client, plan, output).await,
+        Command::Apply(apply) => definitions::apply(client, apply, output).await,
+        Command::Definitions(list) => definitions::list(client, list, output).await,
+        Command::Show(show) => definitions::show(client, show, output).await,
+        Command::Ingest(files) => ingest::ingest(client, files, output).await,
+        Command::Push(push) => rows::push(client, push, output).await,
+        Command::Delete(delete) => rows::delete(client, delete, output).await,
+        Command::Flush => rows::flush(client, output).await,
+        Command::Status => rows::status(client, output).await,
+        Command::GetOnline(lookup) => online::get_online(client, lookup, output).await,
+        Command::Dataset(dataset) => dataset::dataset(client, dataset, output).await,
+        Command::Branch(branch) => refs::branch(client, branch, output).await,
+        Command::Tag(tag) => refs::tag(client, tag, output).await,
+        Command::Log(log) => history::log(client, log, output).await,
+        Command::Diff(diff) => history::diff(client, diff, output).await,
+        Command::Merge(merge) => history::merge(client, merge, output).await,
+        Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
+    }
+}

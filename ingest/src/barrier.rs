@@ -1,0 +1,122 @@
+//! Barriers: applies and merges, which change what judges rows.
+//!
+//! ```text
+//! keep loads away ─▶ pause the pipeline ─▶ one commit, or one head move ─▶ publish ─▶ resume
+//!                    (all that is published is committed)
+//! ```
+//!
+//! An apply puts definitions, tables and the offset's new digest into one commit, expecting the old offset: rows before it were judged by the old
+//! definitions, rows from it on are judged by the new ones, and a crash finds either all or nothing of it.
+//!
+//! A merge is a head move, which carries no changes of its own. It brings the source's definitions and leaves the destination's offset as it was; so
+//! a mark is set in the very transaction that moves the head, and whoever begins or resumes the pipeline moves the offset to the head's definitions
+//! and takes the mark away, in one commit, before it judges a row. A pipeline that has rows to commit when it is paused moves the destination on, and
+//! a merge that can only move forward is refused then; asked again it goes through.
+
+use anabranch_core::definition::Definitions;
+use anabranch_offline_store::entry::table_key;
+use anabranch_offline_store::{Namespace, TableName, TableShape};
+use anabranch_registry::{Applied, ApplyRequest, Plan, Prepared};
+use anabranch_versioning::{Change, CommitId, CommitRequest, Merge, MergeRequest, Read};
+
+use crate::config::duration;
+use crate::crash::CrashPoint;
+use crate::engine::Ingest;
+use crate::judge::Judges;
+use crate::pipeline::{BranchName, Paused, rejudge, settle_marker};
+use crate::{Error, Result};
+
+impl Ingest {
+    /// Applies definitions on a branch: definitions, tables and what judges further rows change in one commit.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] for definitions that are refused, or that another apply moved meanwhile; of kind failed precondition where a table's rows
+    /// cannot follow. After an error nothing has changed.
+    pub async fn apply(&self, branch: &str, request: ApplyRequest) -> Result<Applied> {
+        let branch = self.branch(branch).await?;
+        let _alone = self.alone(&branch).await?;
+        let paused = self.pause(&branch).await?;
+        let applied = self.apply_paused(&branch, request, paused.as_ref()).await;
+        self.0.context.crash.reach(CrashPoint::Applied);
+        let published = self.end_barrier(&branch, paused, matches!(&applied, Ok(applied) if applied.committed.is_some())).await;
+        applied.and_then(|applied| published.map(|()| applied))
+    }
+
+    /// Moves a branch forward to another ref, and the online store with it.
+    ///
+    /// # Errors
+    /// Of kind conflict where the histories have gone apart.
+    pub async fn merge(&self, into: &str, mut request: MergeRequest) -> Result<Merge> {
+        let branch = self.branch(into).await?;
+        let _alone = self.alone(&branch).await?;
+        let paused = self.pause(&branch).await?;
+        if paused.is_some() {
+            request.metadata_writes.push(settle_marker(branch.id));
+        }
+        let merged = self.0.context.repository.merge(into, request).await.map_err(|error| Error::below("merging", error));
+        self.0.context.crash.reach(CrashPoint::Merged);
+        let published = self.end_barrier(&branch, paused, matches!(merged, Ok(Merge::FastForward { .. }))).await;
+        merged.and_then(|merged| published.map(|()| merged))
+    }
+
+    async fn pause(&self, branch: &BranchName) -> Result<Option<Paused>> {
+        match self.running(branch) {
+            Some(pipeline) => pipeline.pause(duration(self.0.context.config.barrier_timeout)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn end_barrier(&self, branch: &BranchName, paused: Option<Paused>, moved: bool) -> Result<()> {
+        if let Some(paused) = paused {
+            paused.resume().await;
+        }
+        if moved && branch.is_served() { self.publish().await } else { Ok(()) }
+    }
+
+    async fn apply_paused(&self, branch: &BranchName, request: ApplyRequest, paused: Option<&Paused>) -> Result<Applied> {
+        let repository = &self.0.context.repository;
+        let below = |error| Error::below("applying definitions", error);
+        let head = repository.branch(&branch.name).await.map_err(below)?.head;
+        let before = anabranch_registry::load(repository, &head).await?;
+        let plan = anabranch_registry::plan(&before, request.definitions, &request.options)?;
+        if plan.is_empty() {
+            return Ok(Applied { plan, committed: None });
+        }
+        let Prepared { mut changes, mut reads } = anabranch_registry::apply_changes(&plan, request.allow_breaking)?;
+        // What does not compile here would stop the pipeline there.
+        Judges::compile(&plan.after)?;
+        changes.extend(self.table_changes(&head, &before, &plan, &mut reads).await?);
+        let digest = Judges::store(repository, &plan.after).await?;
+        if let Some(paused) = paused.filter(|paused| paused.offset().digest != digest) {
+            changes.push(rejudge(branch.id, paused.source, paused.offset(), digest)?);
+        }
+        let message = if request.message.is_empty() { plan.message() } else { request.message };
+        let commit = CommitRequest { base: Some(head), reads, ..CommitRequest::new(request.author, message, changes) };
+        let committed = repository.commit(&branch.name, commit).await.map_err(|error| anabranch_registry::Error::from_commit(error, &branch.name))?;
+        Ok(Applied { plan, committed: Some(committed) })
+    }
+
+    /// The changes that make the tables what the views are.
+    async fn table_changes(&self, head: &CommitId, before: &Definitions, plan: &Plan, reads: &mut Vec<Read>) -> Result<Vec<Change>> {
+        let offline = &self.0.context.offline;
+        let below = |error| Error::below("changing tables", error);
+        let mut changes = Vec::new();
+        for view in plan.after.views() {
+            let (name, layout) = (TableName::features(&view.name), plan.after.layout(&view.name)?);
+            let shape = TableShape::from(&*layout);
+            changes.extend(match offline.find_table(head, &name).await.map_err(below)? {
+                None => offline.create_table(&name, &shape).await.map_err(below)?,
+                Some(_) => offline.evolve_table(head, &name, &shape).await.map_err(below)?,
+            });
+        }
+        for view in before.views().filter(|view| plan.after.view(&view.name).is_none()) {
+            let name = TableName::features(&view.name);
+            if offline.find_table(head, &name).await.map_err(below)?.is_some() {
+                changes.extend(offline.drop_table(head, &name).await.map_err(below)?);
+                // Its snapshots were listed at the head: an append meanwhile would leave one behind.
+                reads.push(Read::Key(table_key(Namespace::Features.name(), &view.name).map_err(below)?));
+            }
+        }
+        Ok(changes)
+    }
+}

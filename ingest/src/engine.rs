@@ -1,0 +1,372 @@
+//! Ingest of one repository: what the faces of a server call.
+//!
+//! Each branch that was ever pushed to has a log in `<folder>/<branch id>` and a pipeline; both begin with the first push and again at every start.
+//! Files and bulk streams go past the log. Applies and merges bring the branch's pipeline to rest first.
+//!
+//! Who excludes whom, on one branch: an apply or a merge excludes loads, and the beginning of a pipeline; loads run beside each other and beside the
+//! pipeline. Nothing here excludes another process: a data folder has one server.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anabranch_core::{BranchId, Clock, Timestamp};
+use anabranch_offline_store::OfflineStore;
+use anabranch_online_store::{Layouts, OnlineStore};
+use anabranch_versioning::{CommitId, Files, Repository};
+use bytes::Bytes;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::duration;
+use crate::crash::{CrashPoint, CrashPoints};
+use crate::pipeline::{self, BranchName, Context, Pipeline, PipelineStatus};
+use crate::publication::{Publisher, Served};
+use crate::token::{Token, Visibility};
+use crate::wal::{NewRecord, PayloadFormat, RecordKind, Wal};
+use crate::{Error, IngestConfig, Result, decode, source};
+
+/// Payloads over this size are looked into off the runtime.
+const INLINE_BYTES: usize = 64 << 10;
+
+/// What ingest works with.
+#[derive(Debug, Clone)]
+pub struct IngestParts {
+    /// The versioned map.
+    pub repository: Arc<Repository>,
+    /// History.
+    pub offline: Arc<OfflineStore>,
+    /// Latest values.
+    pub online: Arc<dyn OnlineStore>,
+    /// The layouts of packed rows, shared with lookups.
+    pub layouts: Arc<Layouts>,
+    /// Where logs are written through.
+    pub files: Arc<dyn Files>,
+    /// The folder of the logs.
+    pub folder: PathBuf,
+    /// Gives arrivals.
+    pub clock: Arc<dyn Clock>,
+    /// What happens at crash points: [`crate::NoCrash`] but in tests.
+    pub crash: Arc<dyn CrashPoints>,
+}
+
+/// Rows that a client pushes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// The feature view.
+    pub view: String,
+    /// Rows, or tombstones as of their event times.
+    pub kind: RecordKind,
+    /// How the payload is written.
+    pub format: PayloadFormat,
+    /// The rows.
+    pub payload: Bytes,
+    /// The same key again, within the window, is the same push again.
+    pub idempotency_key: Option<Bytes>,
+}
+
+/// A push that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Given to a later read, which then sees the rows.
+    pub token: Token,
+    /// How many rows it has.
+    pub rows: u32,
+    /// When it arrived.
+    pub arrival: Timestamp,
+    /// It was known already by its idempotency key.
+    pub duplicate: bool,
+}
+
+/// Ingest of one repository; clones share it.
+#[derive(Debug, Clone)]
+pub struct Ingest(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) context: Arc<Context>,
+    pub(crate) clock: Arc<dyn Clock>,
+    files: Arc<dyn Files>,
+    folder: PathBuf,
+    branches: Mutex<HashMap<BranchId, Arc<BranchState>>>,
+    cancel: CancellationToken,
+    publishing: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is kept of a branch.
+#[derive(Debug, Default)]
+struct BranchState {
+    /// Loads share it, an apply or merge has it alone.
+    lock: Arc<RwLock<()>>,
+    /// Held while the pipeline is begun or ended.
+    opening: tokio::sync::Mutex<()>,
+    pipeline: Mutex<Option<Arc<Pipeline>>>,
+}
+
+impl BranchState {
+    fn pipeline(&self) -> Option<Arc<Pipeline>> {
+        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Ingest {
+    /// Begins ingest: opens every log, goes on from each branch's offset, and publishes in the background what is committed and not yet online.
+    ///
+    /// # Errors
+    /// [`Error::LogDamaged`] and its kin for a log that must not be used; what the repository or the stores fail with.
+    pub async fn open(parts: IngestParts, config: IngestConfig) -> Result<Self> {
+        config.validate()?;
+        let IngestParts { repository, offline, online, layouts, files, folder, clock, crash } = parts;
+        let (store, tables) = (Arc::clone(&online), Arc::clone(&offline));
+        let publisher = Publisher::new(Arc::clone(&repository), tables, store, layouts, Arc::clone(&crash));
+        publisher.load_layouts().await?;
+        let context = Arc::new(Context { repository, offline, online, publisher, crash, config });
+        let (branches, publishing) = (Mutex::default(), Mutex::new(None));
+        let ingest = Self(Arc::new(Inner { context, clock, files, folder, branches, cancel: CancellationToken::new(), publishing }));
+        for branch in ingest.0.context.repository.branches().await.map_err(below)? {
+            let branch = BranchName { id: branch.id, name: branch.name };
+            if ingest.has_log(&branch).await? {
+                ingest.pipeline(&branch).await?;
+            }
+        }
+        let task = tokio::spawn(publish_until_done(Arc::clone(&ingest.0.context), ingest.0.cancel.clone()));
+        *ingest.0.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        Ok(ingest)
+    }
+
+    /// Makes rows durable in the branch's log. They are judged, published and committed soon after.
+    ///
+    /// # Errors
+    /// Of kind invalid argument for an unknown view or a payload that is not what its format says, exhausted where it is too large or the disk is full;
+    /// rows that are wrong by themselves are no error: they go to quarantine.
+    pub async fn push(&self, branch: &str, push: Push) -> Result<Pushed> {
+        let pipeline = self.pipeline(&self.branch(branch).await?).await?;
+        // The definitions tell what the view might have been meant to be.
+        pipeline.judges().definitions.layout(&push.view)?;
+        let limit = self.0.context.config.wal.max_push_bytes;
+        // What is too large is refused by the log, which says so, before it is looked into.
+        let rows = if push.payload.len() > limit { 1 } else { count_rows(push.format, push.payload.clone()).await? };
+        let Push { view, kind, format, payload, idempotency_key: key } = push;
+        let appended = pipeline.wal.append(NewRecord { view, kind, format, rows, key, payload }).await?;
+        self.0.context.crash.reach(CrashPoint::Appended);
+        let token = Token { source: pipeline.wal.source(), next: appended.next() };
+        Ok(Pushed { token, rows: appended.rows, arrival: appended.arrival, duplicate: appended.duplicate })
+    }
+
+    /// Waits until what a token stands for is visible.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] after the deadline; [`Error::Invalid`] for a token of another repository, or one that waits online on a branch that is not
+    /// served.
+    pub async fn wait_visible(&self, token: &Token, visibility: Visibility, deadline: Duration) -> Result<()> {
+        let pipeline = self.pipelines().into_iter().find(|pipeline| pipeline.wal.source() == token.source);
+        if let Some(pipeline) = pipeline {
+            return pipeline.wait(token.next, visibility, deadline).await;
+        }
+        // A load is acknowledged when it is committed and online.
+        if source::is_known(self.0.context.repository.metadata().as_ref(), token.source).await? {
+            return Ok(());
+        }
+        Err(Error::invalid("token", format!("this repository has no source {}", token.source)))
+    }
+
+    /// Waits until everything acknowledged before is in a commit; answers the head then.
+    ///
+    /// # Errors
+    /// [`Error::Closing`]; a failing commit is tried again and again, see [`Ingest::status`].
+    pub async fn flush(&self, branch: &str) -> Result<CommitId> {
+        let found = self.branch(branch).await?;
+        if let Some(pipeline) = self.state(found.id).pipeline() {
+            pipeline.flush().await?;
+        }
+        Ok(self.0.context.repository.branch(branch).await.map_err(below)?.head)
+    }
+
+    /// What is served online.
+    ///
+    /// # Errors
+    /// [`Error::Refilling`] as long as the online store was not filled up to the head once: then nothing can be said to be not found.
+    pub fn served(&self) -> Result<Served> {
+        self.0.context.publisher.served().ok_or(Error::Refilling)
+    }
+
+    /// Publishes whatever the served branch has and the online store has not, as after a head move that ingest did not make.
+    ///
+    /// # Errors
+    /// What the stores fail with; [`Error::Unservable`].
+    pub async fn publish(&self) -> Result<()> {
+        self.0.context.publisher.publish().await
+    }
+
+    /// Where the pipelines stand, by branch.
+    pub fn status(&self) -> Vec<PipelineStatus> {
+        let mut all: Vec<_> = self.pipelines().iter().map(|pipeline| pipeline.status()).collect();
+        all.sort_by(|a, b| a.branch.cmp(&b.branch));
+        all
+    }
+
+    /// Where the pipeline of a branch stands; `None` where nothing was ever pushed to it.
+    ///
+    /// # Errors
+    /// Where there is no such branch.
+    pub async fn status_of(&self, branch: &str) -> Result<Option<PipelineStatus>> {
+        let branch = self.branch(branch).await?;
+        Ok(self.state(branch.id).pipeline().map(|pipeline| pipeline.status()))
+    }
+
+    /// Deletes a branch with its log; rows in it that are in no commit go with it.
+    ///
+    /// # Errors
+    /// What the repository refuses; then the branch and its log stay.
+    pub async fn delete_branch(&self, name: &str) -> Result<()> {
+        let branch = self.branch(name).await?;
+        let _alone = self.alone(&branch).await?;
+        self.0.context.repository.delete_branch(name).await.map_err(below)?;
+        let state = self.state(branch.id);
+        let pipeline = state.pipeline.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pipeline) = pipeline {
+            pipeline.close().await;
+        }
+        let (files, folder) = (Arc::clone(&self.0.files), self.log_folder(&branch));
+        let removed = tokio::task::spawn_blocking(move || crate::wal::remove(files.as_ref(), &folder)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, branch = name, "the log of a deleted branch stays behind");
+        }
+        Ok(())
+    }
+
+    /// Commits what was acknowledged, if that is possible within the limit, and ends. What is not committed stays in the logs.
+    pub async fn close(&self, limit: Duration) {
+        let flush_all = async {
+            for pipeline in self.pipelines() {
+                let _ = pipeline.flush().await;
+            }
+        };
+        if tokio::time::timeout(limit, flush_all).await.is_err() {
+            tracing::warn!("not everything could be committed in time; it stays in the log");
+        }
+        self.0.cancel.cancel();
+        for pipeline in self.pipelines() {
+            pipeline.close().await;
+        }
+        let task = self.0.publishing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+
+    pub(crate) async fn branch(&self, name: &str) -> Result<BranchName> {
+        let branch = self.0.context.repository.branch(name).await.map_err(below)?;
+        Ok(BranchName { id: branch.id, name: branch.name })
+    }
+
+    fn state(&self, branch: BranchId) -> Arc<BranchState> {
+        Arc::clone(self.0.branches.lock().unwrap_or_else(PoisonError::into_inner).entry(branch).or_default())
+    }
+
+    fn pipelines(&self) -> Vec<Arc<Pipeline>> {
+        let branches = self.0.branches.lock().unwrap_or_else(PoisonError::into_inner);
+        branches.values().filter_map(|state| state.pipeline()).collect()
+    }
+
+    /// The running pipeline of a branch, if there is one.
+    pub(crate) fn running(&self, branch: &BranchName) -> Option<Arc<Pipeline>> {
+        self.state(branch.id).pipeline()
+    }
+
+    /// Keeps applies and merges away for as long as the guard lives.
+    pub(crate) async fn shared(&self, branch: &BranchName) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.state(branch.id).lock).read_owned().await
+    }
+
+    /// Keeps loads, applies and merges away for as long as the guard lives.
+    pub(crate) async fn alone(&self, branch: &BranchName) -> Result<OwnedRwLockWriteGuard<()>> {
+        let limit = duration(self.0.context.config.barrier_timeout);
+        let lock = Arc::clone(&self.state(branch.id).lock).write_owned();
+        tokio::time::timeout(limit, lock).await.map_err(|_| Error::TimedOut {
+            what: format!("the loads on branch {:?} did not end", branch.name),
+            waited_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            advice: "try again when they have".to_owned(),
+        })
+    }
+
+    fn log_folder(&self, branch: &BranchName) -> PathBuf {
+        self.0.folder.join(branch.id.to_string())
+    }
+
+    async fn has_log(&self, branch: &BranchName) -> Result<bool> {
+        let (files, folder) = (Arc::clone(&self.0.files), self.log_folder(branch));
+        let found = tokio::task::spawn_blocking(move || Wal::source_of(files.as_ref(), &folder)).await;
+        Ok(found.map_err(|_| Error::Closing)??.is_some())
+    }
+
+    /// The pipeline of a branch, begun where it is not there.
+    async fn pipeline(&self, branch: &BranchName) -> Result<Arc<Pipeline>> {
+        let state = self.state(branch.id);
+        if let Some(pipeline) = state.pipeline() {
+            return Ok(pipeline);
+        }
+        if self.0.cancel.is_cancelled() {
+            return Err(Error::Closing);
+        }
+        let _shared = self.shared(branch).await;
+        let _opening = state.opening.lock().await;
+        if let Some(pipeline) = state.pipeline() {
+            return Ok(pipeline);
+        }
+        let wal = self.open_log(branch).await?;
+        let pipeline = match pipeline::begin(Arc::clone(&self.0.context), branch.clone(), wal.clone()).await {
+            Ok(pipeline) => Arc::new(pipeline),
+            Err(error) => {
+                wal.close().await;
+                return Err(error);
+            }
+        };
+        *state.pipeline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    async fn open_log(&self, branch: &BranchName) -> Result<Wal> {
+        let (files, folder, clock) = (Arc::clone(&self.0.files), self.log_folder(branch), Arc::clone(&self.0.clock));
+        let (look, at) = (Arc::clone(&files), folder.clone());
+        let known = tokio::task::spawn_blocking(move || Wal::source_of(look.as_ref(), &at)).await.map_err(|_| Error::Closing)??;
+        let source = match known {
+            Some(source) => source,
+            None => source::of_log(self.0.context.repository.metadata().as_ref(), branch.id, self.0.clock.as_ref()).await?,
+        };
+        let options = self.0.context.config.wal.clone();
+        let opened = tokio::task::spawn_blocking(move || Wal::open(files, &folder, source, clock, options)).await;
+        opened.map_err(|_| Error::Closing)?
+    }
+}
+
+fn below(error: anabranch_versioning::Error) -> Error {
+    Error::below("the repository", error)
+}
+
+async fn count_rows(format: PayloadFormat, payload: Bytes) -> Result<u32> {
+    if payload.len() <= INLINE_BYTES {
+        return decode::count_rows(format, &payload);
+    }
+    tokio::task::spawn_blocking(move || decode::count_rows(format, &payload)).await.map_err(|_| Error::Closing)?
+}
+
+/// Brings the online store up to the head once; from then on whoever moves the head does it.
+async fn publish_until_done(context: Arc<Context>, cancel: CancellationToken) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let published = tokio::select! {
+            () = cancel.cancelled() => return,
+            published = context.publisher.publish() => published,
+        };
+        let Err(error) = published else { return };
+        tracing::warn!(%error, "the online store cannot be brought up to the head and answers for nothing until it is");
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(duration(context.config.retry_every));
+    }
+}

@@ -1,0 +1,96 @@
+"""Anabranch: a feature store and data-versioning server, for Python.
+
+>>> import anabranch
+>>> from anabranch import Entity, FeatureView, Field
+>>> client = anabranch.open("features")          # starts a private server for that folder, or joins the one that runs
+>>> airport = Entity("airport", join_keys={"origin": "string"})
+>>> weather = FeatureView("weather", entities=[airport], fields=[Field("temp", "f64")], event_timestamp="time")
+>>> client.apply([airport, weather])
+>>> client.push("weather", [{"origin": "JFK", "time": "2013-01-01T05:00:00Z", "temp": 39.0}])
+>>> client.get_online_features(["weather:temp"], [{"origin": "JFK"}]).to_pydict()
+{'temp': [39.0]}
+
+`open` and `connect` give a blocking `Client`; `anabranch.aio` has the same for asyncio.
+"""
+
+from ._anabranch import __version__
+from .client import Client, connect, open
+from .definitions import Check, Definition, Entity, FeatureService, FeatureView, Field, Projection, Source
+from .errors import (
+    AnabranchError,
+    Conflict,
+    Exhausted,
+    FailedPrecondition,
+    Forbidden,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from .results import (
+    Acknowledgement,
+    Applied,
+    Branch,
+    Commit,
+    Diff,
+    Difference,
+    Failure,
+    Ingested,
+    Merged,
+    Plan,
+    PipelineStatus,
+    Quarantine,
+    QuarantinedRow,
+    RegisteredDefinition,
+    SavedDataset,
+    ServerInfo,
+    Tag,
+)
+from .tables import Dataset, OnlineFeatures, Status, Table
+
+__all__ = [
+    "Acknowledgement",
+    "AnabranchError",
+    "Applied",
+    "Branch",
+    "Check",
+    "Client",
+    "Commit",
+    "Conflict",
+    "Dataset",
+    "Definition",
+    "Diff",
+    "Difference",
+    "Entity",
+    "Exhausted",
+    "FailedPrecondition",
+    "Failure",
+    "FeatureService",
+    "FeatureView",
+    "Field",
+    "Forbidden",
+    "Ingested",
+    "Internal",
+    "InvalidArgument",
+    "Merged",
+    "NotFound",
+    "OnlineFeatures",
+    "PipelineStatus",
+    "Plan",
+    "Projection",
+    "Quarantine",
+    "QuarantinedRow",
+    "RegisteredDefinition",
+    "SavedDataset",
+    "ServerInfo",
+    "Source",
+    "Status",
+    "Table",
+    "Tag",
+    "Unauthenticated",
+    "Unavailable",
+    "__version__",
+    "connect",
+    "open",
+]

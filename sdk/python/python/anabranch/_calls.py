@@ -1,0 +1,261 @@
+"""What the blocking and the asyncio client have in common: how arguments become calls, and replies results."""
+
+from __future__ import annotations
+
+import datetime as _datetime
+import getpass
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, Union
+
+from . import _anabranch as native
+from . import results, rows, tables
+from .definitions import Definition, FeatureService, FeatureView
+from .errors import InvalidArgument
+
+T = TypeVar("T")
+
+Definitions = Union[Definition, str, "os.PathLike[str]", Iterable[Union[Definition, str, "os.PathLike[str]"]]]
+"""Definitions, and paths of YAML files or of folders of them."""
+
+Features = Union[str, FeatureService, Sequence[Union[str, FeatureView]]]
+"""A service or its name, or a list of `view:feature` and `view`."""
+
+Knowledge = Union[str, _datetime.datetime]
+
+
+class Prepared(NamedTuple, Generic[T]):
+    """A call that has not been started, and what makes its reply a result."""
+
+    call: native.Call
+    finish: Callable[[Any], T]
+
+
+def connect(address: str, timeout: float, author: str | None) -> native.Call:
+    return native.connect(address, _datetime.timedelta(seconds=timeout), _author(author))
+
+
+def open_folder(folder: str | os.PathLike[str], timeout: float, author: str | None) -> native.Call:
+    if not sys.executable:
+        raise InvalidArgument("this Python is embedded and cannot start a server: start one with `anabranch serve` and connect to it")
+    return native.open(os.fspath(folder), sys.executable, _datetime.timedelta(seconds=timeout), _author(author))
+
+
+def _author(author: str | None) -> str:
+    if author is not None:
+        return author
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+class Calls:
+    """Prepares the calls of one connection."""
+
+    def __init__(self, client: native.Client) -> None:
+        self.client = client
+
+    def _at(self, ref: str | None) -> native.Client:
+        return self.client if ref is None else self.client.at(ref)
+
+    def plan(self, definitions: Definitions, delete: Definitions, ref: str | None) -> Prepared[results.Plan]:
+        call = self._at(ref).plan(*_changes(definitions, delete))
+        return Prepared(call, lambda reply: results.Plan(**reply))
+
+    def apply(
+        self, definitions: Definitions, delete: Definitions, allow_breaking: bool, message: str, ref: str | None
+    ) -> Prepared[results.Applied]:
+        call = self._at(ref).apply(*_changes(definitions, delete), allow_breaking=allow_breaking, message=message)
+        return Prepared(call, results._applied)
+
+    def definitions(self, kind: str | None, name: str | None, ref: str | None) -> Prepared[list[results.RegisteredDefinition]]:
+        return Prepared(self._at(ref).definitions(kind, name), results._definitions)
+
+    def push(
+        self, view: FeatureView | str, data: rows.RowsLike, idempotency_key: str, batch_number: int, ref: str | None
+    ) -> Prepared[results.Acknowledgement]:
+        client, name = self._at(ref), _name(view)
+        as_json = rows.to_json(data)
+        if as_json is not None:
+            call = client.push_json(name, as_json, idempotency_key, batch_number)
+        else:
+            call = client.push_arrow(name, rows.to_arrow(data), idempotency_key, batch_number)
+        return Prepared(call, lambda reply: results.Acknowledgement(**reply))
+
+    def delete(
+        self, view: FeatureView | str, data: rows.RowsLike, idempotency_key: str, ref: str | None
+    ) -> Prepared[results.Acknowledgement]:
+        call = self._at(ref).delete(_name(view), rows.to_json_always(data), idempotency_key)
+        return Prepared(call, lambda reply: results.Acknowledgement(**reply))
+
+    def flush(self, ref: str | None) -> Prepared[str]:
+        return Prepared(self._at(ref).flush(), str)
+
+    def ingest(
+        self,
+        view: FeatureView | str,
+        data: str | os.PathLike[str] | rows.RowsLike,
+        format: str | None,
+        stream_id: str,
+        first_batch: int,
+        message: str,
+        progress: Callable[[int], object] | None,
+        ref: str | None,
+    ) -> Prepared[results.Ingested]:
+        client, name = self._at(ref), _name(view)
+        if isinstance(data, (str, os.PathLike)):
+            call = client.ingest_file(name, os.fspath(data), format, message, progress)
+        else:
+            call = client.ingest_arrow(name, rows.to_arrow(data), stream_id, first_batch, message)
+        return Prepared(call, lambda reply: results.Ingested(**reply))
+
+    def get_online_features(
+        self, features: Features, keys: rows.RowsLike, full_names: bool, at_least: str, timeout: float | None, ref: str | None
+    ) -> Prepared[tables.OnlineFeatures]:
+        call = self._at(ref).get_online_features(
+            *_selection(features), rows.to_arrow(keys), full_names=full_names, at_least=at_least, timeout_ms=_milliseconds(timeout)
+        )
+        return Prepared(call, lambda reply: tables.OnlineFeatures(*reply))
+
+    def get_historical_features(
+        self,
+        spine: rows.RowsLike,
+        features: Features,
+        time_column: str,
+        knowledge: Knowledge,
+        strict: bool,
+        full_names: bool,
+        at_least: str,
+        timeout: float | None,
+        save_as: str,
+        ref: str | None,
+    ) -> Prepared[tables.Dataset]:
+        if isinstance(knowledge, _datetime.datetime):
+            knowledge = (knowledge if knowledge.tzinfo else knowledge.replace(tzinfo=_datetime.timezone.utc)).isoformat()
+        call = self._at(ref).get_historical_features(
+            *_selection(features),
+            rows.to_arrow(spine),
+            full_names=full_names,
+            time_column=time_column,
+            knowledge=knowledge,
+            strict=strict,
+            at_least=at_least,
+            timeout_ms=_milliseconds(timeout),
+            save_as=save_as,
+        )
+        return Prepared(call, lambda reply: tables.Dataset(*reply))
+
+    def read(self, view: FeatureView | str, columns: Sequence[str], quarantine: bool, ref: str | None) -> Prepared[tables.Table]:
+        return Prepared(self._at(ref).read(_name(view), list(columns), quarantine), tables.Table)
+
+    def branch(self, name: str, source: str) -> Prepared[results.Branch]:
+        return Prepared(self.client.create_branch(name, source), lambda reply: results.Branch(**reply))
+
+    def delete_branch(self, name: str) -> Prepared[None]:
+        return Prepared(self.client.delete_branch(name), lambda _: None)
+
+    def branches(self, prefix: str) -> Prepared[list[results.Branch]]:
+        return Prepared(self.client.branches(prefix), lambda reply: [results.Branch(**branch) for branch in reply])
+
+    def tag(self, name: str, ref: str) -> Prepared[results.Tag]:
+        return Prepared(self.client.create_tag(name, ref), lambda reply: results.Tag(**reply))
+
+    def delete_tag(self, name: str) -> Prepared[None]:
+        return Prepared(self.client.delete_tag(name), lambda _: None)
+
+    def tags(self, prefix: str) -> Prepared[list[results.Tag]]:
+        return Prepared(self.client.tags(prefix), lambda reply: [results.Tag(**tag) for tag in reply])
+
+    def commit(self, ref: str | None) -> Prepared[results.Commit]:
+        return Prepared(self._at(ref).commit(), results._commit)
+
+    def log(self, limit: int, ref: str | None) -> Prepared[list[results.Commit]]:
+        return Prepared(self._at(ref).log(limit), lambda reply: [results._commit(commit) for commit in reply])
+
+    def diff(self, left: str, right: str, limit: int) -> Prepared[results.Diff]:
+        return Prepared(self.client.diff(left, right, limit), results._diff)
+
+    def merge(self, source: str, into: str, message: str) -> Prepared[results.Merged]:
+        return Prepared(self.client.merge(source, into, message), lambda reply: results.Merged(**reply))
+
+    def quarantine(self, view: FeatureView | str, limit: int, ref: str | None) -> Prepared[results.Quarantine]:
+        return Prepared(self._at(ref).quarantine(_name(view), limit), results._quarantine)
+
+    def status(self, ref: str | None) -> Prepared[results.PipelineStatus]:
+        return Prepared(self._at(ref).status(), lambda reply: results.PipelineStatus(**reply))
+
+    def datasets(self, ref: str | None) -> Prepared[list[results.SavedDataset]]:
+        return Prepared(self._at(ref).list_datasets(), lambda reply: [results.SavedDataset(**saved) for saved in reply])
+
+    def dataset(self, name: str, ref: str | None) -> Prepared[results.SavedDataset]:
+        return Prepared(self._at(ref).describe_dataset(name), lambda reply: results.SavedDataset(**reply))
+
+    def info(self) -> Prepared[results.ServerInfo]:
+        return Prepared(self.client.info(), results._info)
+
+
+def _name(of: Definition | str) -> str:
+    return of if isinstance(of, str) else of.name
+
+
+def _milliseconds(seconds: float | None) -> int:
+    return 0 if seconds is None else max(1, round(seconds * 1000))
+
+
+def _selection(features: Features) -> tuple[list[str], str | None]:
+    if isinstance(features, FeatureService):
+        return [], features.name
+    if isinstance(features, str):
+        return ([features], None) if ":" in features else ([], features)
+    return [_name(feature) for feature in features], None
+
+
+def _changes(definitions: Definitions, delete: Definitions) -> tuple[list[bytes], list[tuple[str, str]], list[tuple[str, str]]]:
+    objects: list[bytes] = []
+    files: list[tuple[str, str]] = []
+    for item in _listed(definitions):
+        if isinstance(item, Definition):
+            objects.append(item.to_bytes())
+        elif isinstance(item, (str, os.PathLike)):
+            files.extend(_yaml_files(Path(item)))
+        else:
+            raise InvalidArgument(f"a {type(item).__name__} is no definition and no path of a YAML file")
+    return objects, files, [_deleted(item) for item in _listed(delete)]
+
+
+def _listed(items: Any) -> list[Any]:
+    return [items] if isinstance(items, (Definition, str, os.PathLike)) else list(items)
+
+
+def _deleted(item: Any) -> tuple[str, str]:
+    if isinstance(item, Definition):
+        return item.kind, item.name
+    if isinstance(item, str) and item.count("/") == 1:
+        kind, name = item.split("/")
+        return kind, name
+    raise InvalidArgument(f"{item!r} names no definition; give the definition itself or a text such as 'feature_view/weather'")
+
+
+def _yaml_files(path: Path) -> list[tuple[str, str]]:
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(found for found in path.rglob("*") if found.suffix in (".yaml", ".yml") and found.is_file())
+        if not paths:
+            raise InvalidArgument(f"there is no YAML file in {path}")
+    try:
+        return [(str(found), found.read_text(encoding="utf-8")) for found in paths]
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{path} is not UTF-8 text: {error}") from error
+
+
+class _Closed:
+    """Stands in the place of a native client that was closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("the client is closed")
+
+
+CLOSED: Any = Calls(_Closed())  # type: ignore[arg-type]

@@ -1,0 +1,260 @@
+"""The asyncio client: the same calls as `anabranch.Client`, to be awaited.
+
+Calls run natively on threads of their own; the event loop is told when they end. Cancelling the task cancels the request.
+
+>>> client = await anabranch.aio.open("features")
+>>> features = await client.get_online_features("weather_now", [{"origin": "JFK"}])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import _calls, results, tables
+from . import _anabranch as native
+from ._calls import Definitions, Features, Knowledge, Prepared
+from .definitions import FeatureView
+from .rows import RowsLike
+
+T = TypeVar("T")
+
+__all__ = ["Client", "connect", "open"]
+
+DEFAULT_TIMEOUT = 60.0
+
+
+async def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+    """See `anabranch.connect`."""
+    return Client(await _reply(_calls.connect(address, timeout, author)))
+
+
+async def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+    """See `anabranch.open`."""
+    return Client(await _reply(_calls.open_folder(folder, timeout, author)))
+
+
+class Client:
+    """A connection to a server, about one repository and ref. See `anabranch.Client`; it is an asynchronous context manager."""
+
+    def __init__(self, native_client: native.Client) -> None:
+        self._calls = _calls.Calls(native_client)
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._calls.client.address
+
+    def at(self, ref: str) -> Client:
+        """The same connection, about another ref."""
+        return Client(self._calls.client.at(ref))
+
+    def repository(self, name: str) -> Client:
+        """The same connection, about another repository."""
+        return Client(self._calls.client.repository(name))
+
+    def close(self) -> None:
+        """Ends this client's use of the connection; a private server ends with the last such use."""
+        self._calls = _calls.CLOSED
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def plan(self, definitions: Definitions = (), *, delete: Definitions = (), ref: str | None = None) -> results.Plan:
+        """See `anabranch.Client.plan`."""
+        return await _run(self._calls.plan(definitions, delete, ref))
+
+    async def apply(
+        self,
+        definitions: Definitions = (),
+        *,
+        delete: Definitions = (),
+        allow_breaking: bool = False,
+        message: str = "",
+        ref: str | None = None,
+    ) -> results.Applied:
+        """See `anabranch.Client.apply`."""
+        return await _run(self._calls.apply(definitions, delete, allow_breaking, message, ref))
+
+    async def definitions(
+        self,
+        kind: str | None = None,
+        name: str | None = None,
+        *,
+        ref: str | None = None,
+    ) -> list[results.RegisteredDefinition]:
+        """See `anabranch.Client.definitions`."""
+        return await _run(self._calls.definitions(kind, name, ref))
+
+    async def push(
+        self,
+        view: FeatureView | str,
+        rows: RowsLike,
+        *,
+        idempotency_key: str = "",
+        batch_number: int = 0,
+        ref: str | None = None,
+    ) -> results.Acknowledgement:
+        """See `anabranch.Client.push`."""
+        return await _run(self._calls.push(view, rows, idempotency_key, batch_number, ref))
+
+    async def delete(
+        self,
+        view: FeatureView | str,
+        rows: RowsLike,
+        *,
+        idempotency_key: str = "",
+        ref: str | None = None,
+    ) -> results.Acknowledgement:
+        """See `anabranch.Client.delete`."""
+        return await _run(self._calls.delete(view, rows, idempotency_key, ref))
+
+    async def flush(self, *, ref: str | None = None) -> str:
+        """See `anabranch.Client.flush`."""
+        return await _run(self._calls.flush(ref))
+
+    async def ingest(
+        self,
+        view: FeatureView | str,
+        data: str | os.PathLike[str] | RowsLike,
+        *,
+        format: str | None = None,
+        stream_id: str = "",
+        first_batch: int = 0,
+        message: str = "",
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.Ingested:
+        """See `anabranch.Client.ingest`."""
+        return await _run(self._calls.ingest(view, data, format, stream_id, first_batch, message, progress, ref))
+
+    async def get_online_features(
+        self,
+        features: Features,
+        keys: RowsLike,
+        *,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        ref: str | None = None,
+    ) -> tables.OnlineFeatures:
+        """See `anabranch.Client.get_online_features`."""
+        return await _run(self._calls.get_online_features(features, keys, full_names, at_least, timeout, ref))
+
+    async def get_historical_features(
+        self,
+        spine: RowsLike,
+        features: Features,
+        *,
+        time_column: str = "event_timestamp",
+        knowledge: Knowledge = "spine",
+        strict: bool = False,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        save_as: str = "",
+        ref: str | None = None,
+    ) -> tables.Dataset:
+        """See `anabranch.Client.get_historical_features`."""
+        return await _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+
+    async def read(
+        self,
+        view: FeatureView | str,
+        columns: Sequence[str] = (),
+        *,
+        quarantine: bool = False,
+        ref: str | None = None,
+    ) -> tables.Table:
+        """See `anabranch.Client.read`."""
+        return await _run(self._calls.read(view, columns, quarantine, ref))
+
+    async def branch(self, name: str, source: str = "") -> results.Branch:
+        """See `anabranch.Client.branch`."""
+        return await _run(self._calls.branch(name, source))
+
+    async def delete_branch(self, name: str) -> None:
+        """See `anabranch.Client.delete_branch`."""
+        await _run(self._calls.delete_branch(name))
+
+    async def branches(self, prefix: str = "") -> list[results.Branch]:
+        """See `anabranch.Client.branches`."""
+        return await _run(self._calls.branches(prefix))
+
+    async def tag(self, name: str, ref: str = "") -> results.Tag:
+        """See `anabranch.Client.tag`."""
+        return await _run(self._calls.tag(name, ref))
+
+    async def delete_tag(self, name: str) -> None:
+        """See `anabranch.Client.delete_tag`."""
+        await _run(self._calls.delete_tag(name))
+
+    async def tags(self, prefix: str = "") -> list[results.Tag]:
+        """See `anabranch.Client.tags`."""
+        return await _run(self._calls.tags(prefix))
+
+    async def commit(self, ref: str | None = None) -> results.Commit:
+        """See `anabranch.Client.commit`."""
+        return await _run(self._calls.commit(ref))
+
+    async def log(self, limit: int = 0, *, ref: str | None = None) -> list[results.Commit]:
+        """See `anabranch.Client.log`."""
+        return await _run(self._calls.log(limit, ref))
+
+    async def diff(self, left: str, right: str, *, limit: int = 0) -> results.Diff:
+        """See `anabranch.Client.diff`."""
+        return await _run(self._calls.diff(left, right, limit))
+
+    async def merge(self, source: str, into: str = "", *, message: str = "") -> results.Merged:
+        """See `anabranch.Client.merge`."""
+        return await _run(self._calls.merge(source, into, message))
+
+    async def quarantine(self, view: FeatureView | str = "", *, limit: int = 0, ref: str | None = None) -> results.Quarantine:
+        """See `anabranch.Client.quarantine`."""
+        return await _run(self._calls.quarantine(view, limit, ref))
+
+    async def status(self, *, ref: str | None = None) -> results.PipelineStatus:
+        """See `anabranch.Client.status`."""
+        return await _run(self._calls.status(ref))
+
+    async def datasets(self, *, ref: str | None = None) -> list[results.SavedDataset]:
+        """See `anabranch.Client.datasets`."""
+        return await _run(self._calls.datasets(ref))
+
+    async def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
+        """See `anabranch.Client.dataset`."""
+        return await _run(self._calls.dataset(name, ref))
+
+    async def info(self) -> results.ServerInfo:
+        """See `anabranch.Client.info`."""
+        return await _run(self._calls.info())
+
+
+async def _run(prepared: Prepared[T]) -> T:
+    return prepared.finish(await _reply(prepared.call))
+
+
+async def _reply(call: native.Call) -> Any:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def resolve(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    running = call.start(lambda result, error: loop.call_soon_threadsafe(resolve, result, error))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        running.cancel()
+        raise

@@ -1,0 +1,273 @@
+"""The blocking client.
+
+Calls run natively without the GIL, and Ctrl-C ends one at once. A client may be shared between threads, but not with a forked child: connect again there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+from . import _calls, results, tables
+from . import _anabranch as native
+from ._calls import Definitions, Features, Knowledge, Prepared
+from .definitions import FeatureView
+from .rows import RowsLike
+
+T = TypeVar("T")
+
+__all__ = ["Client", "connect", "open"]
+
+DEFAULT_TIMEOUT = 60.0
+
+
+def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+    """Connects to a server at an address such as `http://127.0.0.1:7420`.
+
+    `timeout` is for each call that moves no rows in bulk, in seconds; `author` makes the commits, by default the user of this process. Raises
+    `Unavailable` where no server answers.
+    """
+    return Client(_calls.connect(address, timeout, author).wait())
+
+
+def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+    """Joins the server that runs for a folder, or starts a private one that ends with its last user.
+
+    The folder is made where it is missing; the server's log is `server.log` in it. Raises `Unavailable` where no server can be started.
+    """
+    return Client(_calls.open_folder(folder, timeout, author).wait())
+
+
+class Client:
+    """A connection to a server, about one repository and ref: `default` and `main` unless told otherwise.
+
+    Most calls take a `ref`: `branch:x`, `tag:x`, `commit:<hex>`, or bare (branch, tag, then a unique beginning of a commit), with `~n` for the nth
+    ancestor. `at` and `repository` give a client about another ref or repository over the same connection. Made by `connect` and `open`; it is a context
+    manager.
+    """
+
+    def __init__(self, native_client: native.Client) -> None:
+        self._calls = _calls.Calls(native_client)
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._calls.client.address
+
+    def at(self, ref: str) -> Client:
+        """The same connection, about another ref."""
+        return Client(self._calls.client.at(ref))
+
+    def repository(self, name: str) -> Client:
+        """The same connection, about another repository."""
+        return Client(self._calls.client.repository(name))
+
+    def close(self) -> None:
+        """Ends this client's use of the connection; a private server ends with the last such use."""
+        self._calls = _calls.CLOSED
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def plan(self, definitions: Definitions = (), *, delete: Definitions = (), ref: str | None = None) -> results.Plan:
+        """What an apply would change and what it would break, field by field.
+
+        Takes what `apply` takes, and changes nothing.
+        """
+        return _run(self._calls.plan(definitions, delete, ref))
+
+    def apply(
+        self,
+        definitions: Definitions = (),
+        *,
+        delete: Definitions = (),
+        allow_breaking: bool = False,
+        message: str = "",
+        ref: str | None = None,
+    ) -> results.Applied:
+        """Applies definitions in one commit: all of them, or none.
+
+        Definitions are objects, paths of YAML files, or paths of folders of them. `delete` names definitions to take out. Raises `FailedPrecondition`
+        where something would break that is there already (a dropped or narrowed feature, a changed join key) and `allow_breaking` is false.
+        """
+        return _run(self._calls.apply(definitions, delete, allow_breaking, message, ref))
+
+    def definitions(
+        self,
+        kind: str | None = None,
+        name: str | None = None,
+        *,
+        ref: str | None = None,
+    ) -> list[results.RegisteredDefinition]:
+        """The definitions at a ref, by kind and name."""
+        return _run(self._calls.definitions(kind, name, ref))
+
+    def push(
+        self,
+        view: FeatureView | str,
+        rows: RowsLike,
+        *,
+        idempotency_key: str = "",
+        batch_number: int = 0,
+        ref: str | None = None,
+    ) -> results.Acknowledgement:
+        """Pushes rows to a view; returns when they are durable, before they are visible.
+
+        Rows are dictionaries, columns, a data frame or Arrow data. A row that fails a check goes to quarantine and does not hold up the others. The
+        same idempotency key again, within the server's window, is the same push again. To see the rows, hand `token` to a later read as `at_least`.
+        """
+        return _run(self._calls.push(view, rows, idempotency_key, batch_number, ref))
+
+    def delete(
+        self,
+        view: FeatureView | str,
+        rows: RowsLike,
+        *,
+        idempotency_key: str = "",
+        ref: str | None = None,
+    ) -> results.Acknowledgement:
+        """Deletes entities as of an event time: rows of the view's join keys, its event timestamp and, where it has one, known timestamp."""
+        return _run(self._calls.delete(view, rows, idempotency_key, ref))
+
+    def flush(self, *, ref: str | None = None) -> str:
+        """Waits until all that was acknowledged before is in a commit, and gives that commit's id."""
+        return _run(self._calls.flush(ref))
+
+    def ingest(
+        self,
+        view: FeatureView | str,
+        data: str | os.PathLike[str] | RowsLike,
+        *,
+        format: str | None = None,
+        stream_id: str = "",
+        first_batch: int = 0,
+        message: str = "",
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.Ingested:
+        """Takes many rows in, in one commit: a file by its path (Parquet, CSV, JSON lines), or a data frame or Arrow data.
+
+        The same file again changes nothing, and neither does a stream of the same `stream_id`. `progress` is told how many bytes of a file have been
+        sent.
+        """
+        return _run(self._calls.ingest(view, data, format, stream_id, first_batch, message, progress, ref))
+
+    def get_online_features(
+        self,
+        features: Features,
+        keys: RowsLike,
+        *,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        ref: str | None = None,
+    ) -> tables.OnlineFeatures:
+        """Looks up the latest values for entities.
+
+        `features` is a service or its name, or a list of `view:feature` and `view`; `keys` are rows of the key columns, such as
+        `[{"origin": "JFK"}]`. With `at_least` it waits, `timeout` seconds at most, until that push is visible. Only branches are served.
+        """
+        return _run(self._calls.get_online_features(features, keys, full_names, at_least, timeout, ref))
+
+    def get_historical_features(
+        self,
+        spine: RowsLike,
+        features: Features,
+        *,
+        time_column: str = "event_timestamp",
+        knowledge: Knowledge = "spine",
+        strict: bool = False,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        save_as: str = "",
+        ref: str | None = None,
+    ) -> tables.Dataset:
+        """Joins features to the rows of a spine, each as they were known at the row's own time.
+
+        The spine has the key columns and a time column; all its columns and rows come back in their order, then the features. `knowledge` says what
+        counts as known: what was known at the row's time (`spine`), everything (`any`), or what was known at one time for all rows. With `strict`
+        only what was true before the row's time counts, not what became true at it. `save_as` keeps what it takes to make the dataset again, under a
+        name, on the branch. The same ref and spine give the same `content_digest`.
+        """
+        return _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+
+    def read(
+        self,
+        view: FeatureView | str,
+        columns: Sequence[str] = (),
+        *,
+        quarantine: bool = False,
+        ref: str | None = None,
+    ) -> tables.Table:
+        """Reads the rows of a view's table, or of its quarantine, as they are at a ref."""
+        return _run(self._calls.read(view, columns, quarantine, ref))
+
+    def branch(self, name: str, source: str = "") -> results.Branch:
+        """Makes a branch at a ref, `main` by default; nothing is copied."""
+        return _run(self._calls.branch(name, source))
+
+    def delete_branch(self, name: str) -> None:
+        """Deletes a branch; its commits stay."""
+        _run(self._calls.delete_branch(name))
+
+    def branches(self, prefix: str = "") -> list[results.Branch]:
+        """The branches whose names begin with a prefix, by name."""
+        return _run(self._calls.branches(prefix))
+
+    def tag(self, name: str, ref: str = "") -> results.Tag:
+        """Names the commit at a ref, `main` by default."""
+        return _run(self._calls.tag(name, ref))
+
+    def delete_tag(self, name: str) -> None:
+        """Deletes a tag; its commit stays."""
+        _run(self._calls.delete_tag(name))
+
+    def tags(self, prefix: str = "") -> list[results.Tag]:
+        """The tags whose names begin with a prefix, by name."""
+        return _run(self._calls.tags(prefix))
+
+    def commit(self, ref: str | None = None) -> results.Commit:
+        """The commit that a ref names."""
+        return _run(self._calls.commit(ref))
+
+    def log(self, limit: int = 0, *, ref: str | None = None) -> list[results.Commit]:
+        """The history of a ref, youngest first; 100 commits, or as many as asked for."""
+        return _run(self._calls.log(limit, ref))
+
+    def diff(self, left: str, right: str, *, limit: int = 0) -> results.Diff:
+        """What differs between two refs; 1,000 keys, or as many as asked for."""
+        return _run(self._calls.diff(left, right, limit))
+
+    def merge(self, source: str, into: str = "", *, message: str = "") -> results.Merged:
+        """Merges a ref into a branch, `main` by default. Raises `Conflict` where both sides changed, and changes nothing then."""
+        return _run(self._calls.merge(source, into, message))
+
+    def quarantine(self, view: FeatureView | str = "", *, limit: int = 0, ref: str | None = None) -> results.Quarantine:
+        """Rows that were refused, with their original bytes and every check that they failed; of all views where none is named."""
+        return _run(self._calls.quarantine(view, limit, ref))
+
+    def status(self, *, ref: str | None = None) -> results.PipelineStatus:
+        """Where the pipeline of a branch stands."""
+        return _run(self._calls.status(ref))
+
+    def datasets(self, *, ref: str | None = None) -> list[results.SavedDataset]:
+        """The datasets saved at a ref, by name."""
+        return _run(self._calls.datasets(ref))
+
+    def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
+        """One saved dataset."""
+        return _run(self._calls.dataset(name, ref))
+
+    def info(self) -> results.ServerInfo:
+        """What the server says of itself."""
+        return _run(self._calls.info())
+
+
+def _run(prepared: Prepared[T]) -> T:
+    return prepared.finish(prepared.call.wait())

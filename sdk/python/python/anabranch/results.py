@@ -1,0 +1,255 @@
+"""What calls give back, but for rows: those are in `tables`."""
+
+from __future__ import annotations
+
+import datetime as _datetime
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Acknowledgement",
+    "Applied",
+    "Branch",
+    "Commit",
+    "Diff",
+    "Difference",
+    "Failure",
+    "Ingested",
+    "Merged",
+    "PipelineStatus",
+    "Plan",
+    "Quarantine",
+    "QuarantinedRow",
+    "RegisteredDefinition",
+    "SavedDataset",
+    "ServerInfo",
+    "Tag",
+]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an apply would change and break."""
+
+    commit: str
+    """The commit that it was made against."""
+    text: str
+    """For people; printing the plan prints this."""
+    plan: Any
+    """For programs."""
+    changes: bool
+    """Whether anything would change."""
+    breaking: bool
+    """Whether anything would break."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an apply has done."""
+
+    commit: str
+    """The new commit, or the head where nothing changed."""
+    plan: Plan
+    """What was changed."""
+
+
+@dataclass(frozen=True)
+class RegisteredDefinition:
+    """One definition as it is registered."""
+
+    kind: str
+    name: str
+    spec: dict[str, Any]
+    """Its fields, those at their default left out."""
+    yaml: str
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The server has the rows durably."""
+
+    token: str
+    """Give it to a later read as `at_least`."""
+    rows: int
+    duplicate: bool
+    """The push was known already by its idempotency key."""
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """Rows that went in by file or bulk stream."""
+
+    commit: str
+    """The commit that holds them."""
+    rows: int
+    """Rows that are in."""
+    quarantined: int
+    """Rows that the checks refused."""
+    duplicates: int
+    """Rows that were in before, from the same file or stream."""
+    source: int
+    token: str
+    """Give it to a later read as `at_least`."""
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """Where the pipeline of a branch stands; the positions count the rows of its log."""
+
+    commit: str
+    source: int
+    appended: int
+    """The next position: rows before it are acknowledged."""
+    published: int
+    """Rows before it are visible online."""
+    committed: int
+    """Rows before it are in a commit."""
+    definitions: str
+    last_error: str
+    """Empty where all is well."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A check that a row failed."""
+
+    check: str
+    column: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class QuarantinedRow:
+    """A row that was refused, as it came."""
+
+    view: str
+    source: int
+    position: int
+    arrival: _datetime.datetime
+    format: str
+    payload: bytes
+    """The original bytes."""
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Rows that were refused: some of them, and how many there are."""
+
+    rows: tuple[QuarantinedRow, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch and its head."""
+
+    name: str
+    id: int
+    commit: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A name that stays with its commit."""
+
+    name: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit."""
+
+    id: str
+    root: str
+    parents: tuple[str, ...]
+    author: str
+    message: str
+    time: _datetime.datetime
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key that differs: its kind (feature, table, …), the change (added, removed, changed) and one line for people."""
+
+    kind: str
+    key: str
+    change: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two commits."""
+
+    left_commit: str
+    right_commit: str
+    differences: tuple[Difference, ...]
+    truncated: bool
+    """More lay behind the limit."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge has done: `outcome` is fast_forward or up_to_date."""
+
+    commit: str
+    outcome: str
+
+
+@dataclass(frozen=True)
+class SavedDataset:
+    """A dataset saved under a name, and all that it takes to make it again."""
+
+    name: str
+    manifest: Any
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server says of itself."""
+
+    version: str
+    repositories: tuple[str, ...]
+    data_folder: str
+    started: _datetime.datetime
+    pid: int
+
+
+def _time(text: str) -> _datetime.datetime:
+    return _datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _applied(reply: dict[str, Any]) -> Applied:
+    return Applied(reply["commit"], Plan(**reply["plan"]))
+
+
+def _definitions(reply: dict[str, Any]) -> list[RegisteredDefinition]:
+    return [RegisteredDefinition(**definition) for definition in reply["definitions"]]
+
+
+def _quarantine(reply: tuple[dict[str, Any], list[bytes]]) -> Quarantine:
+    found, payloads = reply
+
+    def row(fields: dict[str, Any], payload: bytes) -> QuarantinedRow:
+        failures = tuple(Failure(**failure) for failure in fields["failures"])
+        return QuarantinedRow(**fields | {"arrival": _time(fields["arrival"]), "payload": payload, "failures": failures})
+
+    return Quarantine(tuple(row(*pair) for pair in zip(found["rows"], payloads)), found["total"])
+
+
+def _commit(reply: dict[str, Any]) -> Commit:
+    return Commit(**reply | {"parents": tuple(reply["parents"]), "time": _time(reply["time"])})
+
+
+def _diff(reply: dict[str, Any]) -> Diff:
+    return Diff(**reply | {"differences": tuple(Difference(**difference) for difference in reply["differences"])})
+
+
+def _info(reply: dict[str, Any]) -> ServerInfo:
+    return ServerInfo(**reply | {"repositories": tuple(reply["repositories"]), "started": _time(reply["started"])})

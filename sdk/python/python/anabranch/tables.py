@@ -1,0 +1,129 @@
+"""Rows that come back: tables that speak Arrow, and become what data frames there are."""
+
+from __future__ import annotations
+
+import datetime as _datetime
+import enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+    from ._anabranch import Table as _NativeTable
+
+__all__ = ["Dataset", "OnlineFeatures", "Status", "Table"]
+
+
+class Table:
+    """Rows, held in Arrow memory.
+
+    Anything that takes the Arrow PyCapsule interface takes a table as it is, without a copy: `pyarrow.table(table)`, `polars.DataFrame(table)`,
+    `duckdb.from_arrow(table)`.
+    """
+
+    def __init__(self, native: _NativeTable) -> None:
+        self._native = native
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return self._native.num_rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns, in their order."""
+        return self._native.column_names
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._native.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        return self._native.__arrow_c_schema__()
+
+    def column(self, name: str) -> list[Any]:
+        """The values of one column. Times are aware and in UTC. Raises `KeyError` where there is no such column."""
+        return self._native.column(name)
+
+    def to_pydict(self) -> dict[str, list[Any]]:
+        """The columns as lists of plain values."""
+        return {name: self.column(name) for name in self.column_names}
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries of plain values."""
+        columns = self.to_pydict()
+        return [dict(zip(columns, row)) for row in zip(*columns.values())]
+
+    def to_arrow(self) -> pyarrow.Table:
+        """As a `pyarrow.Table`, without a copy."""
+        import pyarrow
+
+        return pyarrow.table(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """As a `pandas.DataFrame`; through pyarrow where it is installed."""
+        try:
+            return self.to_arrow().to_pandas()
+        except ImportError:
+            import pandas
+
+            return pandas.DataFrame(self.to_pydict())
+
+    def to_polars(self) -> polars.DataFrame:
+        """As a `polars.DataFrame`, without a copy."""
+        import polars
+
+        return polars.DataFrame(self)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name}: {of}" for name, of in zip(self.column_names, self._native.column_types))
+        return f"<{type(self).__name__} of {self.num_rows} rows ({columns})>"
+
+
+class Status(enum.IntEnum):
+    """Why a looked-up value is there, or is not."""
+
+    PRESENT = 1
+    """There is a value."""
+    NULL_VALUE = 2
+    """There is a row, and the value in it is null."""
+    NOT_FOUND = 3
+    """There is no row."""
+    OUTSIDE_TTL = 4
+    """There is a row, too old to be served."""
+
+
+class OnlineFeatures(Table):
+    """The answer to a lookup: a row for each key, in the order of the keys, and a column for each feature, in the order asked for."""
+
+    def __init__(self, native: _NativeTable, statuses: list[bytes], event_times: list[list[_datetime.datetime | None]]) -> None:
+        super().__init__(native)
+        self._statuses = statuses
+        self._event_times = event_times
+
+    @property
+    def statuses(self) -> dict[str, list[Status]]:
+        """For each feature, the status of each row."""
+        return {name: [Status(status) for status in column] for name, column in zip(self.column_names, self._statuses)}
+
+    @property
+    def event_times(self) -> dict[str, list[_datetime.datetime | None]]:
+        """For the first feature of each view, the event time of each row's value; `None` where there is no row."""
+        return {name: times for name, times in zip(self.column_names, self._event_times) if times}
+
+
+class Dataset(Table):
+    """A spine with its features as they were known at each row's time: the spine's rows and columns in their order, then the features."""
+
+    def __init__(self, native: _NativeTable, commit: str, content_digest: str, manifest: Any) -> None:
+        super().__init__(native)
+        self.commit = commit
+        """The commit that it was read from."""
+        self.content_digest = content_digest
+        """A digest of the values: the same for the same dataset."""
+        self.manifest = manifest
+        """All that it takes to make it again."""

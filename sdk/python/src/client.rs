@@ -1,0 +1,329 @@
+//! The calls of the client, each as a [`Call`] that has not been started.
+//!
+//! A client belongs to the process that made it: after a fork its connection would be shared with the parent, so it refuses to work in the child.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anabranch_client::{
+    BulkOptions, Changes, Client, ClientConfig, Definition, Error, FileFormat, FileOptions, HistoricalQuery, Launcher, OnlineFeatures, OnlineQuery,
+    PushOptions, ReadQuery, Rows,
+};
+use anabranch_core::selection::Selection;
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+use serde::Serialize;
+
+use crate::calls::{Call, Reply};
+use crate::definitions::kind_of;
+use crate::errors::{invalid, raised};
+use crate::input::{batch, reader};
+use crate::output::{NativeTable, json_to_python, time_to_python};
+
+/// A connection to a server, about one repository and ref.
+#[pyclass(frozen, name = "Client", module = "anabranch._anabranch")]
+pub(crate) struct NativeClient {
+    client: Client,
+    owner: u32,
+}
+
+/// How a Python interpreter starts a server.
+pub(crate) fn launcher(program: PathBuf) -> Launcher {
+    Launcher { args: vec!["-m".into(), "anabranch".into()], ..Launcher::new(program) }
+}
+
+/// Connects to a server.
+#[pyfunction]
+pub(crate) fn connect(address: String, timeout: Duration, author: String) -> Call {
+    let config = ClientConfig { timeout, author, ..ClientConfig::default() };
+    Call::new(async move { Client::connect_with(&address, config).await.map(made) })
+}
+
+/// Joins the server of a folder, or starts a private one with a Python interpreter.
+#[pyfunction]
+pub(crate) fn open(folder: PathBuf, program: PathBuf, timeout: Duration, author: String) -> Call {
+    let config = ClientConfig { timeout, author, ..ClientConfig::default() };
+    Call::new(async move { Client::open(&folder, &launcher(program), config).await.map(made) })
+}
+
+fn made(client: Client) -> Reply {
+    Box::new(move |py| Ok(Py::new(py, NativeClient { client, owner: std::process::id() })?.into_any()))
+}
+
+fn json<T: Serialize + Send + 'static>(reply: T) -> Reply {
+    Box::new(move |py| match serde_json::to_value(&reply) {
+        Ok(json) => json_to_python(py, &json),
+        Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
+    })
+}
+
+fn selection(features: Vec<String>, service: Option<String>) -> Selection {
+    service.map_or(Selection::Features(features), Selection::Service)
+}
+
+impl NativeClient {
+    fn client(&self) -> PyResult<Client> {
+        if self.owner == std::process::id() {
+            return Ok(self.client.clone());
+        }
+        Err(PyRuntimeError::new_err("this client was made before the process forked; connect again in the child"))
+    }
+
+    fn changes(py: Python<'_>, definitions: Vec<Vec<u8>>, files: Vec<(String, String)>, delete: Vec<(String, String)>) -> PyResult<Changes> {
+        let mut changes = Changes::new();
+        for bytes in definitions {
+            changes = changes.define(Definition::from_bytes(&bytes).map_err(|error| raised(py, &Error::Core(error)))?);
+        }
+        for (name, text) in files {
+            changes = changes.yaml(name, text);
+        }
+        for (kind, name) in delete {
+            changes = changes.delete(kind_of(py, &kind)?, name);
+        }
+        Ok(changes)
+    }
+}
+
+#[pymethods]
+impl NativeClient {
+    #[getter]
+    fn address(&self) -> &str {
+        self.client.address()
+    }
+
+    fn at(&self, reference: String) -> PyResult<Self> {
+        Ok(Self { client: self.client()?.at(reference), owner: self.owner })
+    }
+
+    fn repository(&self, name: String) -> PyResult<Self> {
+        Ok(Self { client: self.client()?.repository(name), owner: self.owner })
+    }
+
+    fn plan(&self, py: Python<'_>, definitions: Vec<Vec<u8>>, files: Vec<(String, String)>, delete: Vec<(String, String)>) -> PyResult<Call> {
+        let (client, changes) = (self.client()?, Self::changes(py, definitions, files, delete)?);
+        Ok(Call::new(async move { client.plan(&changes).await.map(json) }))
+    }
+
+    #[pyo3(signature = (definitions, files, delete, *, allow_breaking, message))]
+    fn apply(
+        &self,
+        py: Python<'_>,
+        definitions: Vec<Vec<u8>>,
+        files: Vec<(String, String)>,
+        delete: Vec<(String, String)>,
+        allow_breaking: bool,
+        message: String,
+    ) -> PyResult<Call> {
+        let (client, changes) = (self.client()?, Self::changes(py, definitions, files, delete)?);
+        Ok(Call::new(async move { client.apply(&changes, allow_breaking, &message).await.map(json) }))
+    }
+
+    fn definitions(&self, py: Python<'_>, kind: Option<&str>, name: Option<String>) -> PyResult<Call> {
+        let (client, kind) = (self.client()?, kind.map(|kind| kind_of(py, kind)).transpose()?);
+        Ok(Call::new(async move { client.definitions(kind, name.as_deref()).await.map(json) }))
+    }
+
+    fn push_json(&self, view: String, rows: Vec<u8>, idempotency_key: String, batch_number: u64) -> PyResult<Call> {
+        let (client, options) = (self.client()?, PushOptions { idempotency_key, batch_number });
+        Ok(Call::new(async move { client.push_with(&view, Rows::json(rows), &options).await.map(json) }))
+    }
+
+    fn push_arrow(&self, view: String, rows: &Bound<'_, PyAny>, idempotency_key: String, batch_number: u64) -> PyResult<Call> {
+        let (client, rows, options) = (self.client()?, reader(rows)?, PushOptions { idempotency_key, batch_number });
+        Ok(Call::new(async move {
+            let schema = rows.schema();
+            let batches = rows.collect::<Result<Vec<_>, _>>()?;
+            client.push_with(&view, Rows::arrow(&schema, &batches)?, &options).await.map(json)
+        }))
+    }
+
+    fn delete(&self, view: String, rows: Vec<u8>, idempotency_key: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.delete(&view, rows, &idempotency_key).await.map(json) }))
+    }
+
+    fn flush(&self) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.flush().await.map(json) }))
+    }
+
+    fn status(&self) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.status().await.map(json) }))
+    }
+
+    fn quarantine(&self, view: String, limit: u32) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move {
+            let found = client.quarantine(&view, limit).await?;
+            // The payload as bytes: JSON would not keep them.
+            Ok(Box::new(move |py: Python<'_>| {
+                let payloads: Vec<_> = found.rows.iter().map(|row| PyBytes::new(py, &row.payload)).collect();
+                (json(found)(py)?, PyList::new(py, payloads)?).into_py_any(py)
+            }) as Reply)
+        }))
+    }
+
+    fn ingest_file(
+        &self,
+        py: Python<'_>,
+        view: String,
+        path: PathBuf,
+        format: Option<&str>,
+        message: String,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Call> {
+        let client = self.client()?;
+        let format = match format {
+            None => None,
+            Some("parquet") => Some(FileFormat::Parquet),
+            Some("csv") => Some(FileFormat::Csv),
+            Some("json_lines") => Some(FileFormat::JsonLines),
+            Some(other) => return Err(invalid(py, &format!("{other:?} is no file format; there are parquet, csv and json_lines"))),
+        };
+        let report = move |sent: u64| {
+            // What goes wrong in showing progress is no reason to fail the ingest.
+            if let Some(progress) = &progress {
+                let _ = Python::try_attach(|py| progress.call1(py, (sent,)).map_err(|error| error.write_unraisable(py, None)));
+            }
+        };
+        let options = FileOptions { format, message };
+        Ok(Call::new(async move { client.ingest_path(&view, &path, &options, report).await.map(json) }))
+    }
+
+    fn ingest_arrow(&self, view: String, rows: &Bound<'_, PyAny>, stream_id: String, first_batch: u64, message: String) -> PyResult<Call> {
+        let (client, rows) = (self.client()?, reader(rows)?);
+        let options = BulkOptions { stream_id, first_batch, message };
+        Ok(Call::new(async move { client.bulk(&view, rows, &options).await.map(json) }))
+    }
+
+    #[pyo3(signature = (features, service, keys, *, full_names, at_least, timeout_ms))]
+    fn get_online_features(
+        &self,
+        features: Vec<String>,
+        service: Option<String>,
+        keys: &Bound<'_, PyAny>,
+        full_names: bool,
+        at_least: String,
+        timeout_ms: u32,
+    ) -> PyResult<Call> {
+        let (client, keys) = (self.client()?, batch(keys)?);
+        let query = OnlineQuery { features: selection(features, service), full_names, at_least, timeout_ms };
+        Ok(Call::new(async move { client.get_online_features(&query, &keys).await.map(online) }))
+    }
+
+    #[pyo3(signature = (features, service, spine, *, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
+    fn get_historical_features(
+        &self,
+        features: Vec<String>,
+        service: Option<String>,
+        spine: &Bound<'_, PyAny>,
+        full_names: bool,
+        time_column: String,
+        knowledge: String,
+        strict: bool,
+        at_least: String,
+        timeout_ms: u32,
+        save_as: String,
+    ) -> PyResult<Call> {
+        let (client, spine, features) = (self.client()?, reader(spine)?, selection(features, service));
+        let query = HistoricalQuery { features, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as };
+        Ok(Call::new(async move {
+            let dataset = client.get_historical_features(&query, spine).await?;
+            Ok(Box::new(move |py: Python<'_>| {
+                let table = NativeTable::new(dataset.table.schema, dataset.table.batches);
+                (table, dataset.commit, dataset.content_digest, json_to_python(py, &dataset.manifest)?).into_py_any(py)
+            }) as Reply)
+        }))
+    }
+
+    fn read(&self, view: String, columns: Vec<String>, quarantine: bool) -> PyResult<Call> {
+        let client = self.client()?;
+        let query = ReadQuery { view, columns, quarantine };
+        Ok(Call::new(async move {
+            let table = client.read_view(&query).await?;
+            Ok(Box::new(move |py: Python<'_>| NativeTable::new(table.schema, table.batches).into_py_any(py)) as Reply)
+        }))
+    }
+
+    fn create_branch(&self, name: String, from: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.create_branch(&name, &from).await.map(json) }))
+    }
+
+    fn delete_branch(&self, name: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.delete_branch(&name).await.map(json) }))
+    }
+
+    fn branches(&self, prefix: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.branches(&prefix).await.map(json) }))
+    }
+
+    fn create_tag(&self, name: String, reference: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.create_tag(&name, &reference).await.map(json) }))
+    }
+
+    fn delete_tag(&self, name: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.delete_tag(&name).await.map(json) }))
+    }
+
+    fn tags(&self, prefix: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.tags(&prefix).await.map(json) }))
+    }
+
+    fn commit(&self) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.commit().await.map(json) }))
+    }
+
+    fn log(&self, limit: u32) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.log(limit).await.map(json) }))
+    }
+
+    fn diff(&self, left: String, right: String, limit: u32) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.diff(&left, &right, limit).await.map(json) }))
+    }
+
+    fn merge(&self, source: String, into: String, message: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.merge(&source, &into, &message).await.map(json) }))
+    }
+
+    fn list_datasets(&self) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.list_datasets().await.map(json) }))
+    }
+
+    fn describe_dataset(&self, name: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.describe_dataset(&name).await.map(json) }))
+    }
+
+    fn info(&self) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.info().await.map(json) }))
+    }
+}
+
+/// The table, the statuses of each column as bytes (1 PRESENT, 2 NULL_VALUE, 3 NOT_FOUND, 4 OUTSIDE_TTL) and the event times.
+fn online(features: OnlineFeatures) -> Reply {
+    Box::new(move |py| {
+        let OnlineFeatures { batch, statuses, event_times } = features;
+        let statuses: Vec<_> = statuses.iter().map(|column| PyBytes::new(py, &column.iter().map(|s| *s as u8 + 1).collect::<Vec<_>>())).collect();
+        let times = |column: Vec<Option<_>>| -> PyResult<Vec<_>> {
+            column.into_iter().map(|time| time.map(|time| time_to_python(py, time)).transpose()).collect()
+        };
+        let times = event_times.into_iter().map(times).collect::<PyResult<Vec<_>>>()?;
+        (NativeTable::new(batch.schema(), vec![batch]), PyList::new(py, statuses)?, times).into_py_any(py)
+    })
+}

@@ -1,0 +1,102 @@
+//! The parts of one repository, opened in the order in which they rest on each other and closed in the reverse.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::definition::Definitions;
+use anabranch_core::{Clock, RandomIds, Span};
+use anabranch_ingest::wal::WalOptions;
+use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash};
+use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions};
+use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore};
+use anabranch_versioning::{CommitId, RealFiles, Repository, RepositoryOptions, SqliteMetadata, local_objects_on};
+
+use super::definitions::DefinitionsCache;
+use super::online::Lookups;
+use crate::config::Config;
+use crate::error::Result;
+use crate::folder::RepositoryFolder;
+
+/// One repository.
+#[derive(Debug)]
+pub(crate) struct Repo {
+    name: String,
+    pub(crate) versions: Arc<Repository>,
+    pub(crate) offline: Arc<OfflineStore>,
+    pub(crate) online: Arc<dyn OnlineStore>,
+    pub(crate) layouts: Arc<Layouts>,
+    pub(crate) ingest: Ingest,
+    pub(crate) lookups: Lookups,
+    definitions: DefinitionsCache,
+    drain: Span,
+}
+
+impl Repo {
+    pub(crate) async fn open(name: &str, folder: &RepositoryFolder, config: &Config, clock: Arc<dyn Clock>) -> Result<Self> {
+        let ids = Arc::new(RandomIds::from_os());
+        let files = Arc::new(RealFiles);
+        let metadata = Arc::new(SqliteMetadata::open(&folder.metadata, ids.as_ref()).await?);
+        let objects = local_objects_on(files.clone(), &folder.objects)?;
+        let options = RepositoryOptions { name: name.to_owned(), ..RepositoryOptions::default() };
+        let versions = Repository::open(metadata, Arc::clone(&objects), Arc::clone(&clock), ids.clone(), options).await?;
+        let locations = Locations::local(&folder.objects)?;
+        let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
+        let offline = OfflineStore::new(repository, objects, locations, Arc::clone(&clock), ids.clone(), options);
+        let online: Arc<dyn OnlineStore> = Arc::new(EmbeddedOnlineStore::open(&folder.online, &online_config(config), ids.as_ref()).await?);
+        let layouts = Arc::new(Layouts::new());
+        let parts = IngestParts {
+            repository: Arc::clone(&versions),
+            offline: Arc::clone(&offline),
+            online: Arc::clone(&online),
+            layouts: Arc::clone(&layouts),
+            files,
+            folder: folder.wal.clone(),
+            clock,
+            crash: Arc::new(NoCrash),
+        };
+        let ingest = Ingest::open(parts, ingest_config(config)).await?;
+        let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
+        Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, drain: config.drain })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The definitions at a commit.
+    pub(crate) async fn definitions(&self, commit: &CommitId) -> Result<Arc<Definitions>> {
+        self.definitions.at(&self.versions, commit).await
+    }
+
+    /// Commits what was acknowledged and closes every part.
+    pub(crate) async fn close(&self) {
+        self.ingest.close(Duration::from_micros(self.drain.micros().unsigned_abs())).await;
+        self.versions.close().await;
+        if let Err(error) = self.online.sync().await {
+            tracing::warn!(%error, repository = self.name, "the online store was not synced; it is refilled from history");
+        }
+    }
+}
+
+fn ingest_config(config: &Config) -> IngestConfig {
+    let wal = WalOptions {
+        segment_bytes: config.ingest.segment_bytes,
+        max_push_bytes: config.limits.push_bytes,
+        queue_bytes: WalOptions::default().queue_bytes.max(config.limits.push_bytes),
+        ..WalOptions::default()
+    };
+    IngestConfig {
+        commit_every: config.ingest.commit_every,
+        commit_rows: config.ingest.commit_rows,
+        commit_bytes: config.ingest.commit_bytes,
+        wal,
+        ..IngestConfig::default()
+    }
+}
+
+fn online_config(config: &Config) -> EmbeddedConfig {
+    // Rows take what the cache of blocks and the tables not yet written leave.
+    let defaults = EmbeddedConfig::default();
+    let beside = defaults.block_cache_bytes + defaults.memtable_bytes;
+    EmbeddedConfig { hot_bytes: config.online.memory_bytes.saturating_sub(beside), ..defaults }
+}
