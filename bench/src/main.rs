@@ -5,11 +5,11 @@
 //! a time is printed.
 
 mod append;
-//mod ingest;
-//mod online_lookup;
+mod ingest;
+mod online_lookup;
 mod pit_join;
 mod report;
-//mod server;
+mod server;
 
 use clap::{Parser, Subcommand};
 
@@ -31,9 +31,9 @@ enum Scenario {
     #[command(hide = true)]
     PitJoinRun(pit_join::RunOptions),
     /// Lookups through the server, measured at the client.
-    //OnlineLookup(online_lookup::Options),
+    OnlineLookup(online_lookup::Options),
     /// Pushes to both stores, until they are in a commit.
-    //Ingest(ingest::Options),
+    Ingest(ingest::Options),
     /// Appends to one table, to show that the cost of a commit does not grow.
     Append(append::Options),
 }
@@ -43,8 +43,8 @@ fn main() -> anyhow::Result<()> {
     let report = match arguments.scenario {
         Scenario::PitJoinRun(options) => return pit_join::run_one(&options),
         Scenario::PitJoin(options) => pit_join::run(&options)?,
-        //        Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
-        //        Scenario::Ingest(options) => ingest::run(&options)?,
+        Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
+        Scenario::Ingest(options) => ingest::run(&options)?,
         Scenario::Append(options) => append::run(&options)?,
     };
     report.print(arguments.json)

@@ -15,6 +15,8 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType as ArrowType, Field, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 
+use bytes::Bytes;
+
 use crate::error::{Error, Result};
 
 /// The Arrow column of a wire column, with its type.
@@ -152,7 +154,7 @@ fn scalar_values(scalar: Scalar, array: &ArrayRef) -> Values {
             Values::Strings(StringValues { values })
         }
         Scalar::Bytes => {
-            let values = array.as_binary::<i32>().iter().map(|value| value.unwrap_or_default().to_vec()).collect();
+            let values = array.as_binary::<i32>().iter().map(|value| Bytes::copy_from_slice(value.unwrap_or_default())).collect();
             Values::Bytes(BytesValues { values })
         }
     }

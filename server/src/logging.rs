@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Config`] where the level does not parse.
-pub fn init(config: &LogConfig) -> Result<()> {
+pub(crate) fn init(config: &LogConfig) -> Result<()> {
     let filter: EnvFilter = config.level.parse().map_err(|error| Error::Config(format!("log.level: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error says only that there is a subscriber already.

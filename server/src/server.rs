@@ -44,19 +44,14 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
     let mut running = Server::start(config).await?;
-    let app = Arc::clone(running.app());
     tokio::select! {
         _ = terminate.recv() => tracing::info!("terminated: draining"),
         _ = interrupt.recv() => tracing::info!("interrupted: draining"),
-        () = unused(&app) => tracing::info!("the last user has gone: draining"),
-        result = running.ended() => {
-            tracing::error!("the server ended by itself");
-            result?;
-        }
+        ended = running.ended() => ended?,
     }
-    drop(app);
     tokio::select! {
         result = running.shutdown() => result,
+        // Who asks twice does not want to wait; what was acknowledged is in the log.
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }
@@ -64,14 +59,6 @@ pub async fn serve(config: Config) -> Result<()> {
 
 fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
     signal(kind).map_err(Error::io("listening for signals"))
-}
-
-async fn unused(app: &App) {
-    let private = &app.config().private;
-    match private.enabled {
-        true => app.sessions().until_unused(private).await,
-        false => std::future::pending().await,
-    }
 }
 
 /// Starts servers.
@@ -137,12 +124,35 @@ impl RunningServer {
         &self.app
     }
 
-    /// Returns if it ends unasked.
-    async fn ended(&mut self) -> Result<()> {
+    /// Returns once nobody needs it any more: a private server's last user has gone. Others go on until they are shut down, unless serving fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where serving failed.
+    pub async fn ended(&mut self) -> Result<()> {
+        let app = Arc::clone(&self.app);
+        let private = &app.config().private;
+        let unused = async {
+            match private.enabled {
+                true => app.sessions().until_unused(private).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = unused => {
+                tracing::info!("the last user has gone");
+                Ok(())
+            }
+            result = self.served() => result,
+        }
+    }
+
+    /// Returns when the task has ended.
+    async fn served(&mut self) -> Result<()> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) };
         match (&mut self.task).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) }),
-            Err(error) => Err(Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) }),
+            Ok(Err(error)) => Err(failed(error.into())),
+            Err(error) => Err(failed(error.into())),
         }
     }
 
@@ -155,7 +165,7 @@ impl RunningServer {
         let drain = Duration::from_micros(u64::try_from(self.app.config().drain.micros()).unwrap_or_default());
         let drained = match self.task.is_finished() {
             true => Ok(()),
-            false => match tokio::time::timeout(drain, self.ended()).await {
+            false => match tokio::time::timeout(drain, self.served()).await {
                 Ok(result) => result,
                 Err(_) => {
                     tracing::warn!("requests under way did not end in time and are cut off");

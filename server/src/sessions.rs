@@ -18,11 +18,11 @@ use crate::config::PrivateConfig;
 
 /// Counts the sessions that are open.
 #[derive(Debug, Clone)]
-pub struct Sessions(Arc<watch::Sender<usize>>);
+pub(crate) struct Sessions(Arc<watch::Sender<usize>>);
 
 /// One open session; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Session(Arc<watch::Sender<usize>>);
+pub(crate) struct Session(Arc<watch::Sender<usize>>);
 
 impl Default for Sessions {
     fn default() -> Self {
@@ -32,18 +32,19 @@ impl Default for Sessions {
 
 impl Sessions {
     /// Opens a session.
-    pub fn open(&self) -> Session {
+    pub(crate) fn open(&self) -> Session {
         self.0.send_modify(|count| *count += 1);
         Session(Arc::clone(&self.0))
     }
 
     /// How many are open.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         *self.0.borrow()
     }
 
     /// Returns once a private server has no more users.
-    pub async fn until_unused(&self, config: &PrivateConfig) {
+    pub(crate) async fn until_unused(&self, config: &PrivateConfig) {
         let mut count = self.0.subscribe();
         let mut patience = config.startup_grace;
         loop {

@@ -14,10 +14,10 @@ use tonic::{Code, Status};
 use crate::Error;
 
 /// The longest message of a gRPC status.
-pub const MAX_MESSAGE_BYTES: usize = 3000;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 3000;
 
 /// The longest details of a gRPC status.
-pub const MAX_DETAILS_BYTES: usize = 2000;
+pub(crate) const MAX_DETAILS_BYTES: usize = 2000;
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {

@@ -56,7 +56,7 @@ pub(crate) fn definition(definition: &Definition) -> v1::DefinitionEntry {
     v1::DefinitionEntry {
         kind: definition.kind().name().to_owned(),
         name: definition.name().to_owned(),
-        canonical: definition.to_bytes(),
+        canonical: definition.to_bytes().into(),
         yaml: anabranch_registry::to_yaml(definition),
     }
 }

@@ -153,6 +153,17 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The answer of the metadata database was lost and could not be asked for again.
+    #[error("whether commit {commit} was made on {branch:?} is not known: look at its log before retrying")]
+    OutcomeUnknown {
+        /// The branch.
+        branch: String,
+        /// The commit that may have been made.
+        commit: CommitId,
+        /// The failure beneath.
+        #[source]
+        source: Cause,
+    },
     /// The repository is being closed.
     #[error("the repository is closing")]
     Closing,
@@ -173,7 +184,7 @@ impl Kinded for Error {
             Self::NothingChanged { .. } | Self::Protected(_) | Self::NewerSchema { .. } => ErrorKind::FailedPrecondition,
             Self::Refused { kind, .. } => *kind,
             Self::Full { .. } => ErrorKind::Exhausted,
-            Self::Unavailable { .. } | Self::Closing => ErrorKind::Unavailable,
+            Self::Unavailable { .. } | Self::OutcomeUnknown { .. } | Self::Closing => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }
@@ -201,10 +212,10 @@ impl Error {
 fn is_full(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            if matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
-                return true;
-            }
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        {
+            return true;
         }
         if let Some(sqlx::Error::Database(database)) = error.downcast_ref::<sqlx::Error>() {
             // SQLITE_FULL; Postgres: disk_full.

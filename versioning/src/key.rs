@@ -114,7 +114,7 @@ impl Key {
 
     /// The kind.
     pub fn kind(&self) -> KeyKind {
-        self.0.first().copied().and_then(KeyKind::from_byte).unwrap_or(KeyKind::Object)
+        self.0.first().copied().and_then(KeyKind::from_byte).expect("a key begins with a known kind")
     }
 
     /// The parts in order.
@@ -142,9 +142,9 @@ impl Key {
         &self.0
     }
 
-    /// A key from bytes that a verified node holds.
-    pub(crate) fn trusted(bytes: Bytes) -> Self {
-        Self(bytes)
+    /// A key that a verified node holds.
+    pub(crate) fn stored(bytes: Bytes) -> Result<Self> {
+        Self::decode(bytes).map_err(|error| Error::corrupt("the tree", error.to_string()))
     }
 }
 
@@ -221,6 +221,14 @@ mod tests {
     fn a_key_that_is_too_long_is_refused() {
         assert!(Key::new(KeyKind::Object, &[&[b'x'; MAX_KEY_BYTES - 3]]).is_ok());
         assert!(Key::new(KeyKind::Object, &[&[b'x'; MAX_KEY_BYTES - 2]]).is_err());
+    }
+
+    #[test]
+    fn key_bytes_are_the_golden_ones() {
+        let golden = include_bytes!("../tests/golden/key.v1");
+        let key = key(KeyKind::Offset, &[7u64.to_be_bytes().to_vec(), b"flights".to_vec(), Vec::new(), vec![b'x'; 300]]);
+        assert_eq!(key.as_bytes(), &golden[..]);
+        assert_eq!(Key::decode(Bytes::from_static(golden)).unwrap(), key);
     }
 
     #[test]

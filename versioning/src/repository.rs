@@ -202,8 +202,8 @@ impl Repository {
     /// # Errors
     /// [`Expect`](crate::Error::Expect), [`ReadConflict`](crate::Error::ReadConflict), [`Stale`](crate::Error::Stale) and
     /// [`Refused`](crate::Error::Refused) say that this request does not fit the head; [`NothingChanged`](crate::Error::NothingChanged) that it would do
-    /// nothing. Nothing is changed then. After [`Unavailable`](crate::Error::Unavailable) and [`Full`](crate::Error::Full) nothing is changed either,
-    /// unless the message says that the outcome is not known.
+    /// nothing. Nothing is changed then, nor after [`Unavailable`](crate::Error::Unavailable) and [`Full`](crate::Error::Full); only
+    /// [`OutcomeUnknown`](crate::Error::OutcomeUnknown) leaves open whether the commit was made.
     pub async fn commit(&self, branch: &str, request: CommitRequest) -> Result<Committed> {
         self.branch(branch).await?;
         check_writes(&request.metadata_writes)?;

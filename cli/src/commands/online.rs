@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anabranch_client::{Client, DataType, FeatureStatus, OnlineFeatures, OnlineQuery, Scalar};
+use anabranch_client::{Client, DataType, FeatureStatus, OnlineFeatures, OnlineQuery, Scalar, data_type_of};
 use anabranch_core::Value;
 use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::definition::Definitions;
@@ -111,7 +111,8 @@ fn batch(rows: &[Row], types: &BTreeMap<String, Scalar>) -> Result<RecordBatch, 
         let data_type = DataType::Scalar(*scalar);
         let mut values = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
-            let json = row.get(name).ok_or_else(|| Error::Usage(format!("row {i} has no key {name:?}; these features have the keys {}", names(types))))?;
+            let json =
+                row.get(name).ok_or_else(|| Error::Usage(format!("row {i} has no key {name:?}; these features have the keys {}", names(types))))?;
             values.push(Value::from_json(data_type, json).map_err(|error| Error::Usage(format!("key {name:?}, row {i}: {error}")))?);
         }
         fields.push(Field::new(name, data_type.to_arrow(), true));
@@ -150,7 +151,8 @@ fn show(rows: &[Row], types: &BTreeMap<String, Scalar>, found: &OnlineFeatures, 
 
 fn value_json(found: &OnlineFeatures, column: usize, row: usize) -> Result<Json, Error> {
     let array = found.batch.column(column);
-    Ok(value_at(array, DataType::from_arrow(array.data_type())?, row)?.to_json())
+    let data_type = data_type_of(array.data_type()).unwrap_or(DataType::Scalar(Scalar::String));
+    Ok(value_at(array, data_type, row)?.to_json())
 }
 
 #[cfg(test)]

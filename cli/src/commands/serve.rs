@@ -57,9 +57,10 @@ pub(crate) async fn serve(global: &Global, serve: Serve, output: &mut Output) ->
 fn flags(global: &Global, serve: &Serve) -> Result<Vec<(String, String)>, Error> {
     let mut flags = Vec::new();
     let mut set = |name: &str, value: Option<String>| flags.extend(value.map(|value| (name.to_owned(), value)));
-    let data = global.data.as_ref().map(|folder| {
-        folder.to_str().map(str::to_owned).ok_or_else(|| Error::Usage(format!("the data folder {} is not UTF-8", folder.display())))
-    });
+    let data = global
+        .data
+        .as_ref()
+        .map(|folder| folder.to_str().map(str::to_owned).ok_or_else(|| Error::Usage(format!("the data folder {} is not UTF-8", folder.display()))));
     set("listen", serve.listen.map(|address| address.to_string()));
     set("data", data.transpose()?);
     set("log.level", serve.log_level.clone());

@@ -14,7 +14,7 @@ use anabranch_registry::{Applied, ApplyRequest};
 use anabranch_versioning::{
     CommitId, Files, MetadataStore, RealFiles, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects,
 };
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use futures::TryStreamExt;

@@ -1,9 +1,10 @@
 //! Values for Python: tables that speak Arrow, and JSON as plain objects.
 
+use anabranch_client::data_type_of;
 use anabranch_core::columns::{conform, value_at};
-use anabranch_core::{DataType, Scalar, Timestamp, Value};
+use anabranch_core::{Timestamp, Value};
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType as ArrowType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use chrono::DateTime;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyKeyError, PyTypeError};
@@ -46,7 +47,11 @@ impl NativeTable {
 
     #[getter]
     fn column_types(&self) -> Vec<String> {
-        self.schema.fields().iter().map(|field| spelled(field.data_type()).map_or_else(|| field.data_type().to_string(), |t| t.to_string())).collect()
+        self.schema
+            .fields()
+            .iter()
+            .map(|field| data_type_of(field.data_type()).map_or_else(|| field.data_type().to_string(), |t| t.to_string()))
+            .collect()
     }
 
     /// The values of one column as plain objects.
@@ -70,31 +75,9 @@ impl NativeTable {
     }
 }
 
-/// Our type that holds every value of an Arrow type, where there is one.
-fn spelled(arrow: &ArrowType) -> Option<DataType> {
-    let scalar = match arrow {
-        ArrowType::Boolean => Scalar::Bool,
-        ArrowType::Int8 | ArrowType::Int16 | ArrowType::Int32 | ArrowType::UInt8 | ArrowType::UInt16 => Scalar::I32,
-        ArrowType::Int64 | ArrowType::UInt32 | ArrowType::UInt64 => Scalar::I64,
-        ArrowType::Float16 | ArrowType::Float32 => Scalar::F32,
-        ArrowType::Float64 => Scalar::F64,
-        ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View | ArrowType::Null => Scalar::String,
-        ArrowType::Binary | ArrowType::LargeBinary | ArrowType::BinaryView | ArrowType::FixedSizeBinary(_) => Scalar::Bytes,
-        ArrowType::Timestamp(..) | ArrowType::Date32 | ArrowType::Date64 => Scalar::Timestamp,
-        ArrowType::Dictionary(_, values) => return spelled(values),
-        ArrowType::FixedSizeList(item, n) if item.data_type() == &ArrowType::Float32 => return u32::try_from(*n).ok().map(DataType::Vector),
-        ArrowType::List(item) | ArrowType::LargeList(item) | ArrowType::FixedSizeList(item, _) => match spelled(item.data_type())? {
-            DataType::Scalar(scalar) => return Some(DataType::List(scalar)),
-            DataType::List(_) | DataType::Vector(_) => return None,
-        },
-        _ => return None,
-    };
-    Some(DataType::Scalar(scalar))
-}
-
 fn append(py: Python<'_>, list: &Bound<'_, PyList>, column: &ArrayRef) -> PyResult<()> {
     let data_type =
-        spelled(column.data_type()).ok_or_else(|| PyTypeError::new_err(format!("{} has no plain form; use to_arrow()", column.data_type())))?;
+        data_type_of(column.data_type()).ok_or_else(|| PyTypeError::new_err(format!("{} has no plain form; use to_arrow()", column.data_type())))?;
     let conformed = conform(column, data_type).map_err(|error| PyTypeError::new_err(error.to_string()))?;
     for row in 0..conformed.column.len() {
         let value = value_at(&conformed.column, data_type, row).map_err(|error| PyTypeError::new_err(error.to_string()))?;

@@ -36,17 +36,34 @@ pub(crate) fn key_column(name: &str, column: &ArrayRef) -> Result<v1::Column, Er
 }
 
 fn key_type(arrow: &ArrowType) -> Option<Scalar> {
-    Some(match arrow {
+    match data_type_of(arrow)? {
+        // Data frames make floats of integers with gaps; whole ones are integers again.
+        DataType::Scalar(Scalar::F32 | Scalar::F64) => Some(Scalar::I64),
+        DataType::Scalar(scalar) => Some(scalar),
+        DataType::List(_) | DataType::Vector(_) => None,
+    }
+}
+
+/// The type of ours whose columns hold what columns of an Arrow type hold (but for integers beyond 63 bits), where there is one.
+pub fn data_type_of(arrow: &ArrowType) -> Option<DataType> {
+    let scalar = match arrow {
         ArrowType::Boolean => Scalar::Bool,
         ArrowType::Int8 | ArrowType::Int16 | ArrowType::Int32 | ArrowType::UInt8 | ArrowType::UInt16 => Scalar::I32,
-        // Data frames make floats of integers with gaps; whole ones are integers again.
-        ArrowType::Int64 | ArrowType::UInt32 | ArrowType::UInt64 | ArrowType::Float32 | ArrowType::Float64 => Scalar::I64,
+        ArrowType::Int64 | ArrowType::UInt32 | ArrowType::UInt64 => Scalar::I64,
+        ArrowType::Float16 | ArrowType::Float32 => Scalar::F32,
+        ArrowType::Float64 => Scalar::F64,
         ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View | ArrowType::Null => Scalar::String,
         ArrowType::Binary | ArrowType::LargeBinary | ArrowType::BinaryView | ArrowType::FixedSizeBinary(_) => Scalar::Bytes,
         ArrowType::Timestamp(..) | ArrowType::Date32 | ArrowType::Date64 => Scalar::Timestamp,
-        ArrowType::Dictionary(_, values) => return key_type(values),
+        ArrowType::Dictionary(_, values) => return data_type_of(values),
+        ArrowType::FixedSizeList(item, n) if item.data_type() == &ArrowType::Float32 => return u32::try_from(*n).ok().map(DataType::Vector),
+        ArrowType::List(item) | ArrowType::LargeList(item) | ArrowType::FixedSizeList(item, _) => match data_type_of(item.data_type())? {
+            DataType::Scalar(scalar) => return Some(DataType::List(scalar)),
+            DataType::List(_) | DataType::Vector(_) => return None,
+        },
         _ => return None,
-    })
+    };
+    Some(DataType::Scalar(scalar))
 }
 
 /// The values of a canonical column; null rows have the type's zero.

@@ -47,6 +47,7 @@ pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp};
 
 pub use bulk::{BulkOptions, Ingested};
 pub use client::{Client, ClientConfig};
+pub use columns::data_type_of;
 pub use datasets::SavedDataset;
 pub use definitions::{Applied, Changes, DefinitionList, Plan, RegisteredDefinition};
 pub use error::Error;

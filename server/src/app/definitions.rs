@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anabranch_core::definition::{Definition, DefinitionKind, Definitions};
 use anabranch_registry::{Parsed, Plan, PlanOptions, YamlFile};
 use anabranch_versioning::{CommitId, Repository};
+use bytes::Bytes;
 
 use super::Scope;
 use crate::error::{Error, Result};
@@ -40,7 +41,7 @@ pub(crate) struct Proposal {
     /// Files as the engineer wrote them: name and text.
     pub(crate) files: Vec<(String, String)>,
     /// Canonical bytes, from an SDK.
-    pub(crate) canonical: Vec<Vec<u8>>,
+    pub(crate) canonical: Vec<Bytes>,
     /// Kinds and names to be deleted.
     pub(crate) delete: Vec<(String, String)>,
 }

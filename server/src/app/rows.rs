@@ -6,7 +6,6 @@ use anabranch_core::{Position, SourceId, Timestamp};
 use anabranch_ingest::quarantine::QuarantinedRow;
 use anabranch_offline_store::scan::BatchStream;
 use anabranch_offline_store::{Namespace, ScanRequest, TableName, quarantine_shape};
-use anabranch_versioning::CommitId;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use futures::TryStreamExt;
@@ -18,7 +17,6 @@ const DEFAULT_QUARANTINE: usize = 100;
 
 /// Rows on their way out.
 pub(crate) struct Rows {
-    pub(crate) commit: CommitId,
     pub(crate) schema: SchemaRef,
     pub(crate) batches: BatchStream,
 }
@@ -37,7 +35,7 @@ impl Scope {
             return Err(Error::Missing(format!("no rows of {table} at {:?}: nothing was ever put there", self.reference)));
         }
         let batches = self.repo.offline.scan(&commit, &ScanRequest::all(table, columns)).await?;
-        Ok(Rows { commit, schema, batches })
+        Ok(Rows { schema, batches })
     }
 
     /// Rows that checks refused, at most `limit`, and how many there are; of one view, or of all.

@@ -66,7 +66,7 @@ pub(super) fn outgoing(
     footer: Option<Bytes>,
 ) -> BoxStream<'static, Result<FlightData, Status>> {
     let slices = batches.map_ok(|batch| stream::iter(slices(batch)).map(Ok)).try_flatten();
-    let external = slices.map_err(|error| FlightError::Tonic(Box::new(error.into())));
+    let external = slices.map_err(|error: Error| FlightError::Tonic(Box::new(error.into())));
     let messages = FlightDataEncoderBuilder::new().with_schema(schema).build(external).map_err(failed);
     match footer {
         None => messages.boxed(),

@@ -2,6 +2,7 @@
 
 use anabranch_proto::v1;
 use anabranch_proto::v1::registry_server::Registry;
+use bytes::Bytes;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Grpc;
@@ -40,7 +41,7 @@ impl Registry for Grpc {
     }
 }
 
-fn proposal(files: Vec<v1::YamlFile>, canonical: Vec<Vec<u8>>, delete: Vec<v1::DefinitionName>) -> Proposal {
+fn proposal(files: Vec<v1::YamlFile>, canonical: Vec<Bytes>, delete: Vec<v1::DefinitionName>) -> Proposal {
     Proposal {
         files: files.into_iter().map(|file| (file.name, file.text)).collect(),
         canonical,

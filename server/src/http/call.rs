@@ -1,12 +1,14 @@
 //! A request in the hands of a handler: who calls, what it asks, what it brings.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use http::{HeaderMap, Uri};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use serde::de::DeserializeOwned;
 
@@ -25,15 +27,19 @@ const DISCARD: Duration = Duration::from_secs(10);
 pub(super) struct Call {
     pub(super) app: Arc<App>,
     pub(super) caller: Caller,
-    request: Request,
+    uri: Uri,
+    headers: HeaderMap,
+    /// A body can be sent between threads but not shared; calls are.
+    body: Mutex<Body>,
 }
 
 impl FromRequest<Arc<App>> for Call {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Infallible> {
-        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-        Ok(Self { app: Arc::clone(app), caller, request })
+        let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
+        Ok(Self { app: Arc::clone(app), caller, uri: parts.uri, headers: parts.headers, body: Mutex::new(body) })
     }
 }
 
@@ -45,13 +51,13 @@ impl Call {
 
     /// The query of the address.
     pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T> {
-        let query = Query::<T>::try_from_uri(self.request.uri());
+        let query = Query::<T>::try_from_uri(&self.uri);
         query.map(|Query(query)| query).map_err(|error| Error::argument("query", crate::error::chain(&error)))
     }
 
     /// Whether the body is of a content type.
     pub(super) fn is(&self, content_type: &str) -> bool {
-        self.request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(content_type.as_bytes()))
+        self.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(content_type.as_bytes()))
     }
 
     /// The body as one JSON object.
@@ -62,11 +68,11 @@ impl Call {
     /// The body, at most `limit` bytes; never holds more.
     pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes> {
         let too_large = || Error::TooLarge { what: "the body".to_owned(), limit: limit as u64 };
-        let headers = self.request.headers();
+        let headers = &self.headers;
         let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
         // Who asks before sending is answered before sending.
         let asks = headers.contains_key(EXPECT);
-        let mut stream = std::mem::take(self.request.body_mut()).into_data_stream();
+        let mut stream = std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner)).into_data_stream();
         if announced.is_some_and(|length| length > limit as u64) {
             if !asks {
                 discard(stream).await;

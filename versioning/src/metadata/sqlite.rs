@@ -48,11 +48,15 @@ impl SqliteMetadata {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let open = |options| Error::backend(format!("opening {}", path.display()), options);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(open)?;
+        let open = |error: sqlx::Error| match failed(error) {
+            Error::Corrupt { reason, .. } => Error::corrupt(path.display().to_string(), reason),
+            Error::Unavailable { source, .. } => Error::Unavailable { what: format!("opening {}", path.display()), source },
+            other => other,
+        };
+        let writer = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_with(options.clone()).await.map_err(open)?;
         let incarnation = prepare(&writer, ids.random()).await?;
         RealFiles.sync_dir(parent(path)).map_err(fail)?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(open)?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false).connect_with(options).await.map_err(open)?;
         Ok(Self { writer, readers, incarnation })
     }
 
@@ -68,7 +72,12 @@ impl SqliteMetadata {
 }
 
 fn failed(error: sqlx::Error) -> Error {
-    Error::backend("the metadata database", error)
+    // SQLITE_CORRUPT and SQLITE_NOTADB, with whatever extends them in the higher bits.
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok()).map(|code| code & 0xFF);
+    match code {
+        Some(11 | 26) => Error::corrupt("the metadata database", error.to_string()),
+        _ => Error::backend("the metadata database", error),
+    }
 }
 
 /// Makes the schema in a new database, or checks the version of an old one; answers the incarnation.
@@ -211,10 +220,10 @@ impl MetadataStore for SqliteMetadata {
     async fn publish(&self, publication: &Publication) -> Result<bool> {
         check_writes(&publication.writes)?;
         let mut transaction = self.begin().await?;
-        if let Some(head) = &publication.head {
-            if !move_head(&mut transaction, head).await? {
-                return Ok(false);
-            }
+        if let Some(head) = &publication.head
+            && !move_head(&mut transaction, head).await?
+        {
+            return Ok(false);
         }
         if let Some(pack) = &publication.pack {
             index(&mut transaction, pack).await?;
@@ -371,7 +380,7 @@ impl MetadataStore for SqliteMetadata {
 
 #[cfg(test)]
 mod tests {
-    use anabranch_core::RandomIds;
+    use anabranch_core::{ErrorKind, Kinded, RandomIds};
 
     use super::*;
 
@@ -414,6 +423,19 @@ mod tests {
         let path = folder.path().join("db.sqlite");
         std::fs::write(&path, "this is no database, however long it may be".repeat(100)).unwrap();
         let error = SqliteMetadata::open(&path, &RandomIds::seeded(1)).await.unwrap_err();
-        assert!(error.to_string().contains("db.sqlite"), "{error}");
+        assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("db.sqlite"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_full_database_is_exhausted_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteMetadata::open(&folder.path().join("db.sqlite"), &RandomIds::seeded(1)).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 40").execute(&store.writer).await.unwrap();
+        let put = |name: &'static str, len| MetadataWrite::Put { space: "x".to_owned(), key: name.into(), value: vec![1; len].into() };
+        let writes = vec![put("small", 1), put("large", 1 << 20)];
+        let error = store.publish(&Publication { writes, ..Publication::default() }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+        assert_eq!(store.value("x", b"small").await.unwrap(), None);
+        store.publish(&Publication { writes: vec![put("small", 1)], ..Publication::default() }).await.unwrap();
     }
 }

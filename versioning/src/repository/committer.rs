@@ -27,7 +27,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anabranch_core::Clock;
+use anabranch_core::{BranchId, Clock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -227,8 +227,8 @@ impl Committer {
     }
 
     /// Whether a commit whose answer was lost stands in the reflog.
-    async fn was_made(&self, branch: anabranch_core::BranchId, commit: CommitId) -> Result<bool> {
-        let unknown = |error| Error::backend(format!("whether commit {commit} was made is not known: look at the head of {:?};", self.branch), error);
+    async fn was_made(&self, branch: BranchId, commit: CommitId) -> Result<bool> {
+        let unknown = |error: Error| Error::OutcomeUnknown { branch: self.branch.clone(), commit, source: Arc::new(error) };
         let log = self.store.metadata.reflog(branch, None, REFLOG_LOOK).await.map_err(unknown)?;
         Ok(log.iter().any(|entry| entry.new == commit))
     }

@@ -39,7 +39,7 @@ pub(crate) async fn apply(reader: &dyn NodeReader, root: &NodeHash, edits: Edits
         }
         let Rewritten { old, new } = rewrite(reader, root, level, edits).await?;
         let mut above = Items::new();
-        above.extend(old.iter().map(|(_, last)| (last.clone(), None)));
+        above.extend(old.values().map(|last| (last.clone(), None)));
         above.extend(new.iter().map(|chunk| (chunk.last_key(), Some(chunk.as_child()))));
         for chunk in new {
             if old.contains_key(&chunk.hash) {

@@ -25,22 +25,16 @@ pub(crate) async fn diff(reader: &dyn NodeReader, left: &NodeHash, right: &NodeH
     let mut right = Frontier::open(reader, right, &range).await?;
     let mut bytes = 0;
     while let Some(difference) = next_difference(reader, &range, &mut left, &mut right).await? {
-        if let Some(last) = page.items.last() {
-            if page.items.len() == range.limit || bytes >= PAGE_BYTES {
-                page.next = Some(Difference::key(last));
-                break;
-            }
+        if let Some(last) = page.items.last()
+            && (page.items.len() == range.limit || bytes >= PAGE_BYTES)
+        {
+            page.next = Some(last.key.clone());
+            break;
         }
         bytes += difference.key.as_bytes().len() + [&difference.left, &difference.right].into_iter().flatten().map(Bytes::len).sum::<usize>();
         page.items.push(difference);
     }
     Ok(page)
-}
-
-impl Difference {
-    fn key(&self) -> Key {
-        self.key.clone()
-    }
 }
 
 async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Frontier, right: &mut Frontier) -> Result<Option<Difference>> {
@@ -73,10 +67,10 @@ async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Fron
         let b = order.is_ge().then(|| right.take(range)).flatten();
         let values = |side: &Option<(Bytes, Bytes)>| side.as_ref().map(|(_, value)| value.clone());
         let (old, new) = (values(&a), values(&b));
-        if let Some((key, _)) = a.or(b) {
-            if old != new {
-                return Ok(Some(Difference { key: Key::trusted(key), left: old, right: new }));
-            }
+        if let Some((key, _)) = a.or(b)
+            && old != new
+        {
+            return Ok(Some(Difference { key: Key::stored(key)?, left: old, right: new }));
         }
     }
 }

@@ -75,7 +75,6 @@ impl Node {
             reader.take(payload)?;
         }
         reader.end()?;
-        drop(reader);
         Ok(Self { bytes, level, offsets })
     }
 

@@ -15,7 +15,7 @@ pub(crate) async fn scan(reader: &dyn NodeReader, root: &NodeHash, scan: &Scan) 
         let count = last.saturating_sub(first);
         for step in 0..count {
             let index = if scan.reverse { last - 1 - step } else { first + step };
-            let entry = Entry { key: Key::trusted(node.key_bytes(index)), value: node.value(index) };
+            let entry = Entry { key: Key::stored(node.key_bytes(index))?, value: node.value(index) };
             if let Err(next) = page.push(entry) {
                 return Ok(Page { items: page.items, next: Some(next) });
             }
@@ -37,10 +37,10 @@ struct PageBuilder {
 impl PageBuilder {
     /// Adds an entry, or answers where the next page begins because this one is full.
     fn push(&mut self, entry: Entry) -> Result<(), Key> {
-        if let Some(last) = self.items.last() {
-            if self.items.len() == self.limit || self.bytes >= PAGE_BYTES {
-                return Err(last.key.clone());
-            }
+        if let Some(last) = self.items.last()
+            && (self.items.len() == self.limit || self.bytes >= PAGE_BYTES)
+        {
+            return Err(last.key.clone());
         }
         self.bytes += entry.key.as_bytes().len() + entry.value.len();
         self.items.push(entry);

@@ -72,7 +72,7 @@ impl Nodes {
 type Content = BTreeMap<Key, Bytes>;
 
 fn key(number: u32) -> Key {
-    Key::new(if number % 7 == 0 { KeyKind::Table } else { KeyKind::Object }, &[&(number / 50).to_be_bytes(), &number.to_be_bytes()]).unwrap()
+    Key::new(if number.is_multiple_of(7) { KeyKind::Table } else { KeyKind::Object }, &[&(number / 50).to_be_bytes(), &number.to_be_bytes()]).unwrap()
 }
 
 /// A value whose length is told by a class: most small, some long, a few huge.

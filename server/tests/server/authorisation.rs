@@ -1,0 +1,129 @@
+//! Every RPC, route and Flight method passes the hook before it does anything.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use anabranch_proto::v1;
+use anabranch_proto::v1::file_chunk::Part;
+use anabranch_proto::v1::flight_command::Command;
+use anabranch_server::auth::{Action, AllowLoopback, Authorizer, Caller};
+use anabranch_server::{Error, Result};
+use arrow_flight::Ticket;
+use async_trait::async_trait;
+use futures::stream;
+use tonic::{Code, Status};
+
+use crate::support::{TestServer, at, command, flight_messages, historical, spine, weather};
+
+const CONTRACT: &str = include_str!("../../../proto/proto/anabranch/v1/anabranch.proto");
+
+/// Forbids everything and remembers what was asked.
+#[derive(Debug, Default)]
+struct Forbid(Mutex<Vec<(String, String, String)>>);
+
+#[async_trait]
+impl Authorizer for Forbid {
+    async fn authorize(&self, caller: &Caller, action: Action<'_>) -> Result<()> {
+        assert!(caller.peer.is_some_and(|peer| peer.ip().is_loopback()), "{caller:?}");
+        self.0.lock().unwrap().push((action.verb.name().to_owned(), action.repository.to_owned(), action.reference.to_owned()));
+        Err(Error::Forbidden { verb: action.verb.name(), repository: action.repository.to_owned(), reason: "a test".to_owned() })
+    }
+}
+
+async fn forbidding() -> (TestServer, Arc<Forbid>) {
+    let forbid = Arc::new(Forbid::default());
+    let server = TestServer::start_in(Arc::new(tempfile::tempdir().unwrap()), forbid.clone()).await;
+    (server, forbid)
+}
+
+/// `/package.Service/Method` of every RPC in the contract.
+fn rpcs() -> Vec<String> {
+    let (mut service, mut rpcs) = ("", Vec::new());
+    for line in CONTRACT.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("service ") {
+            service = rest.trim_end_matches(" {");
+        } else if let Some(rest) = line.strip_prefix("rpc ") {
+            rpcs.push(format!("/anabranch.v1.{service}/{}", rest.split('(').next().unwrap()));
+        }
+    }
+    rpcs
+}
+
+async fn call(server: &TestServer, path: &str) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(server.channel.clone());
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    client.unary(tonic::Request::new(()), path.parse().unwrap(), codec).await.map(drop)
+}
+
+#[tokio::test]
+async fn every_rpc_asks_the_hook() {
+    let (server, forbid) = forbidding().await;
+    let rpcs = rpcs();
+    assert!(rpcs.len() > 20, "{rpcs:?}");
+    for path in &rpcs {
+        let before = forbid.0.lock().unwrap().len();
+        let status = match path.as_str() {
+            "/anabranch.v1.Ingest/IngestFile" => {
+                let header = v1::FileHeader { view: "weather".into(), ..v1::FileHeader::default() };
+                let chunks = vec![v1::FileChunk { part: Some(Part::Header(header)) }];
+                server.ingest().ingest_file(stream::iter(chunks)).await.unwrap_err()
+            }
+            path => call(&server, path).await.unwrap_err(),
+        };
+        assert_eq!(status.code(), Code::PermissionDenied, "{path}: {status}");
+        assert_eq!(forbid.0.lock().unwrap().len(), before + 1, "{path}");
+    }
+    assert_eq!(call(&server, "/anabranch.v1.Ingest/Nothing").await.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn every_route_asks_the_hook() {
+    let (server, forbid) = forbidding().await;
+    let query = |path: &str| match path {
+        "/v1/push" | "/v1/delete" => "?view=weather",
+        _ => "",
+    };
+    let body = |method: &str, path: &str| match (method, path) {
+        ("POST", "/v1/branches" | "/v1/tags") => r#"{"name": "a"}"#,
+        ("POST", "/v1/merge") => r#"{"source": "a"}"#,
+        ("POST", "/v1/online-features") => r#"{"service": "model", "keys": {}}"#,
+        _ => "",
+    };
+    for (method, path) in anabranch_server::http::ROUTES {
+        let before = forbid.0.lock().unwrap().len();
+        let (status, reply) = server.http(method, &format!("{path}{}", query(path)), body(method, path)).await;
+        assert_eq!((status, reply["error"]["kind"].as_str()), (403, Some("forbidden")), "{method} {path}: {reply}");
+        assert_eq!(forbid.0.lock().unwrap().len(), before + 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_flight_method_asks_the_hook_with_the_ref_of_its_command() {
+    let (server, forbid) = forbidding().await;
+    let target = at("branch:x");
+    let ask = v1::HistoricalCommand { target: target.clone(), ..historical(&["weather"]) };
+    let exchanged = server.historical(ask, spine(&["JFK"], &[1])).await.unwrap_err();
+    let bulk = v1::BulkCommand { target: target.clone(), view: "weather".into(), ..v1::BulkCommand::default() };
+    let messages = flight_messages(Command::Bulk(bulk), vec![weather(&["JFK"], &[1], &[1.0])]).await;
+    let put = server.flight().do_put(stream::iter(messages)).await.unwrap_err();
+    let read = v1::ReadCommand { target, view: "weather".into(), ..v1::ReadCommand::default() };
+    let got = server.flight().do_get(Ticket { ticket: command(Command::Read(read)).into() }).await.unwrap_err();
+    for status in [exchanged, put, got] {
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    }
+    let expected = ["read_dataset", "write_rows", "read_rows"].map(|verb| (verb.to_owned(), "default".to_owned(), "branch:x".to_owned()));
+    assert_eq!(*forbid.0.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_web_page_may_not_call() {
+    let server = TestServer::start_in(Arc::new(tempfile::tempdir().unwrap()), Arc::new(AllowLoopback)).await;
+    let statuses: BTreeSet<u16> = [
+        server.http_raw("GET", "/v1/log", "Origin: https://evil.example\r\n", b"").await.0,
+        server.http_raw("GET", "/v1/log", "Host: evil.example\r\n", b"").await.0,
+    ]
+    .into();
+    assert_eq!(statuses, BTreeSet::from([403]));
+    assert_eq!(server.http("GET", "/v1/log", "").await.0, 200);
+}
