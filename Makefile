@@ -59,7 +59,7 @@ test-python:
 
 .PHONY: test-demo
 test-demo:
-	$(VENV)/bin/python demo/flights.py --months 1 --quick
+	$(VENV)/bin/python demo/flights.py --months 2 --quick
 
 .PHONY: clean
 clean: ## Remove what was built and downloaded here

@@ -83,7 +83,7 @@ def load(folder: Path, months: int) -> Flights:
     landings = flights.filter(pc.and_(pc.is_valid(flights["arr_delay"]), pc.is_valid(flights["landed_at"]))).sort_by("landed_at")
     views = {"weather": weather_rows(weather), "aircraft_delays": aircraft_rows(landings), "route_delays": route_rows(landings)}
     event_time = {"weather": "observed_at", "aircraft_delays": "landed_at", "route_delays": "landed_at"}
-    refused = views["weather"].filter(pc.greater(views["weather"]["wind_speed"], 200))
+    refused = views["weather"].filter(refusable(views["weather"]))
     tails, times = landings["tailnum"].to_pylist(), landings["landed_at"].to_numpy()
     by_tail: dict[str, list] = {}
     for tail, at in zip(tails, times, strict=True):
@@ -91,10 +91,24 @@ def load(folder: Path, months: int) -> Flights:
     return Flights(views, event_time, flights, refused, {tail: np.array(at) for tail, at in by_tail.items()})
 
 
+def refusable(weather: pa.Table) -> pa.ChunkedArray:
+    """The rows that the checks refuse: a wind that no anemometer measures, values that are missing."""
+    wind = weather["wind_speed"]
+    return pc.or_(pc.or_(pc.is_null(weather["temp"]), pc.is_null(wind)), pc.greater(wind, 200).fill_null(False))
+
+
 def correction(flights: Flights) -> pa.Table:
-    """The weather rows that no anemometer ever measured, with the point where it belongs."""
-    rows = flights.weather_refused
-    return rows.set_column(rows.schema.get_field_index("wind_speed"), "wind_speed", pc.divide(rows["wind_speed"], 100.0))
+    """The refused hours, repaired: the misplaced point where it belongs, missing values as the hour before had them at that airport."""
+    weather = flights.views["weather"]
+    repaired = []
+    for row in flights.weather_refused.to_pylist():
+        before = weather.filter(pc.and_(pc.equal(weather["origin"], row["origin"]), pc.less(weather["observed_at"], row["observed_at"])))
+        last = before.slice(before.num_rows - 1).to_pylist()[0]
+        row = {name: last[name] if value is None else value for name, value in row.items()}
+        if row["wind_speed"] > 200:
+            row["wind_speed"] /= 100
+        repaired.append(row)
+    return pa.Table.from_pylist(repaired, schema=weather.schema)
 
 
 def zones(folder: Path) -> dict[str, str]:

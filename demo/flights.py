@@ -94,11 +94,11 @@ def matrix(dataset: ab.Dataset) -> np.ndarray:
 
 def show_quarantine(store: ab.Client) -> None:
     rows = store.quarantine(limit=1000)
-    print(f"  {len(rows)} rows were refused and kept in quarantine:")
+    print(f"  {rows.total} rows were refused and kept in quarantine:")
     reasons: dict[tuple[str, str], int] = {}
-    for row in rows:
-        for failure in row["failures"]:
-            key = (failure["check"], failure["reason"])
+    for row in rows.rows:
+        for failure in row.failures:
+            key = (failure.check, failure.reason)
             reasons[key] = reasons.get(key, 0) + 1
     for (check, reason), count in sorted(reasons.items(), key=lambda item: -item[1])[:5]:
         print(f"    {count:5d} × {check}: {reason}")
@@ -120,9 +120,9 @@ def lookups(store: ab.Client, spine: pa.Table, count: int) -> None:
     took = []
     for row in rows:
         start = time.perf_counter()
-        store.get_online_features([row], service="departure")
+        store.get_online_features("departure", [row])
         took.append(time.perf_counter() - start)
-    answer = store.get_online_features([rows[0]], service="departure")
+    answer = store.get_online_features("departure", [rows[0]])
     print(f"  {rows[0]}")
     print(f"  → {answer.to_pydict()}")
     p50, p99 = np.percentile(took, [50, 99]) * 1e3
@@ -146,17 +146,17 @@ def run(folder: Path, months: int, quick: bool) -> None:
         print("  " + ", ".join(f"{view} {count:,}" for view, count in pushed.items()))
         print(f"  {rows:,} rows in {took:.1f} s ({rows / took:,.0f} rows/s), in {len(store.log(limit=1000))} commits")
         show_quarantine(store)
-    before = store.resolve("main").id
+    before = store.commit("main").id
     spine = flights.spine()
     with step("Building the point-in-time training set of all departures"):
         start = time.perf_counter()
-        dataset = store.get_historical_features(spine, service="departure", ref=before)
+        dataset = store.get_historical_features(spine, "departure", ref=before)
         took = time.perf_counter() - start
         print(f"  {spine.num_rows:,} departures × 3 views in {took:.2f} s at commit {before[:12]}")
         print(f"  digest {dataset.content_digest[:16]}…")
     with step("Showing that no row leaks"):
         show_no_leak(flights, dataset, spine)
-        leaking = store.get_historical_features(flights.leaking_spine(), service="departure", ref=before)
+        leaking = store.get_historical_features(flights.leaking_spine(), "departure", ref=before)
         label = spine["arr_delay"].to_numpy(zero_copy_only=False)
         month = flights.spine_month()
         honest_error, base = held_out_error(matrix(dataset), label, month)
@@ -168,17 +168,17 @@ def run(folder: Path, months: int, quick: bool) -> None:
     with step("Correcting history on a branch, and merging it"):
         store.branch("fix-weather")
         fixed = correction(flights)
-        report = store.ingest(fixed, view="weather", ref="fix-weather", message="Wind of 1,048 mph was a misplaced point")
-        print(f"  {report['rows']} corrected rows on branch fix-weather")
-        branch_set = store.get_historical_features(spine, service="departure", ref="fix-weather")
-        for line in store.diff("main", "fix-weather")[:4]:
-            print(f"    {line['change']:8} {line['kind']:9} {line['key'][:60]}")
+        report = store.ingest("weather", fixed, ref="fix-weather", message="The refused hours, repaired")
+        print(f"  {report.rows} repaired rows on branch fix-weather")
+        branch_set = store.get_historical_features(spine, "departure", ref="fix-weather")
+        for line in store.diff("main", "fix-weather").differences[:4]:
+            print(f"    {line.change:8} {line.kind:9} {line.key[:60]}")
         merged = store.merge("fix-weather", into="main")
-        after = store.get_historical_features(spine, service="departure", ref="main")
-        again = store.get_historical_features(spine, service="departure", ref=before)
-        print(f"  merged: {merged['outcome']}, main is now {merged['commit'][:12]}")
+        after = store.get_historical_features(spine, "departure", ref="main")
+        again = store.get_historical_features(spine, "departure", ref=before)
+        print(f"  merged: {merged.outcome}, main is now {merged.commit[:12]}")
         changed = int(np.sum(~np.isclose(matrix(dataset), matrix(after), equal_nan=True).all(axis=1)))
-        print(f"  digest of main now     {after.content_digest[:16]}…   ({changed:,} departures see another wind)")
+        print(f"  digest of main now     {after.content_digest[:16]}…   ({changed:,} departures see other weather)")
         print(f"  digest of the branch   {branch_set.content_digest[:16]}…")
         print(f"  digest of the old commit, fetched again  {again.content_digest[:16]}…   {'the same' if again.content_digest == dataset.content_digest else 'NOT the same'}")
         if again.content_digest != dataset.content_digest or after.content_digest != branch_set.content_digest:

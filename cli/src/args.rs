@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The server to talk to, such as http://127.0.0.1:7420
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "data")]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// A data folder: its server is joined, or a private one started for as long as the command runs
     #[arg(long, global = true, value_name = "FOLDER")]
@@ -100,7 +100,5 @@ mod tests {
         for line in [["anabranch", "--json", "log"], ["anabranch", "log", "--json"]] {
             assert!(Cli::try_parse_from(line).unwrap().global.json);
         }
-        let both = ["anabranch", "--url", "http://x", "log", "--data", "y"];
-        assert_eq!(Cli::try_parse_from(both).unwrap_err().exit_code(), 2);
     }
 }

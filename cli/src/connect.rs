@@ -27,6 +27,9 @@ pub(crate) async fn connect(global: &Global, launcher: &Launcher) -> Result<Clie
 }
 
 fn server(global: &Global, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<Server, Error> {
+    if global.url.is_some() && global.data.is_some() {
+        return Err(Error::Usage("--url and --data name two servers: give one of them".to_owned()));
+    }
     if let Some(url) = &global.url {
         return Ok(Server::At(url.clone()));
     }
@@ -62,5 +65,11 @@ mod tests {
         assert_eq!(chosen(&["anabranch", "log"], &both), "http://from-env");
         assert_eq!(chosen(&["anabranch", "log"], &both[..1]), "from-env");
         assert_eq!(chosen(&["anabranch", "log"], &[]), DEFAULT_URL);
+    }
+
+    #[test]
+    fn two_servers_are_misuse() {
+        let global = Cli::try_parse_from(["anabranch", "--url", "http://x", "log", "--data", "y"]).unwrap().global;
+        assert_eq!(server(&global, |_| None).err().unwrap().exit_status(), 2);
     }
 }

@@ -54,6 +54,13 @@ impl Output {
         self.line(&aligned(headers, rows))
     }
 
+    /// Writes names and values, one pair a line.
+    pub(crate) fn facts(&mut self, facts: &[(&str, String)]) -> Result<(), Error> {
+        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        let lines: Vec<_> = facts.iter().map(|(name, value)| format!("{name:<width$}  {value}")).collect();
+        self.line(&lines.join("\n"))
+    }
+
     /// Tells people something that is no data, on stderr.
     pub(crate) fn note(&mut self, text: &str) {
         if !self.json {

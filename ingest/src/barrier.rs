@@ -21,7 +21,7 @@ use anabranch_versioning::{Change, CommitId, CommitRequest, Merge, MergeRequest,
 
 use crate::config::duration;
 use crate::crash::CrashPoint;
-use crate::engine::Ingest;
+use crate::engine::{Ingest, whole};
 use crate::judge::Judges;
 use crate::pipeline::{BranchName, Paused, rejudge, settle_marker};
 use crate::{Error, Result};
@@ -33,7 +33,11 @@ impl Ingest {
     /// [`Error::Registry`] for definitions that are refused, or that another apply moved meanwhile; of kind failed precondition where a table's rows
     /// cannot follow. After an error nothing has changed.
     pub async fn apply(&self, branch: &str, request: ApplyRequest) -> Result<Applied> {
-        let branch = self.branch(branch).await?;
+        let (ingest, branch) = (self.clone(), self.branch(branch).await?);
+        whole(async move { ingest.apply_alone(branch, request).await }).await
+    }
+
+    async fn apply_alone(&self, branch: BranchName, request: ApplyRequest) -> Result<Applied> {
         let _alone = self.alone(&branch).await?;
         let paused = self.pause(&branch).await?;
         let applied = self.apply_paused(&branch, request, paused.as_ref()).await;
@@ -46,14 +50,18 @@ impl Ingest {
     ///
     /// # Errors
     /// Of kind conflict where the histories have gone apart.
-    pub async fn merge(&self, into: &str, mut request: MergeRequest) -> Result<Merge> {
-        let branch = self.branch(into).await?;
+    pub async fn merge(&self, into: &str, request: MergeRequest) -> Result<Merge> {
+        let (ingest, branch) = (self.clone(), self.branch(into).await?);
+        whole(async move { ingest.merge_alone(branch, request).await }).await
+    }
+
+    async fn merge_alone(&self, branch: BranchName, mut request: MergeRequest) -> Result<Merge> {
         let _alone = self.alone(&branch).await?;
         let paused = self.pause(&branch).await?;
         if paused.is_some() {
             request.metadata_writes.push(settle_marker(branch.id));
         }
-        let merged = self.0.context.repository.merge(into, request).await.map_err(|error| Error::below("merging", error));
+        let merged = self.0.context.repository.merge(&branch.name, request).await.map_err(|error| Error::below("merging", error));
         self.0.context.crash.reach(CrashPoint::Merged);
         let published = self.end_barrier(&branch, paused, matches!(merged, Ok(Merge::FastForward { .. }))).await;
         merged.and_then(|merged| published.map(|()| merged))

@@ -34,7 +34,7 @@ use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::crash::CrashPoint;
 use crate::decode::{Decoded, FileInput, FileOptions, FileRows, decode_batch, open_file};
-use crate::engine::Ingest;
+use crate::engine::{Ingest, whole};
 use crate::judge::{Judged, Judges, ViewJudge};
 use crate::offset::{Offset, OffsetKey};
 use crate::pipeline::{BranchName, ensure_quarantine};
@@ -100,6 +100,11 @@ impl Ingest {
     /// # Errors
     /// [`Error::File`] for a file that cannot be rows of the view; of kind conflict where definitions changed while it was loaded: load it again.
     pub async fn load_file(&self, branch: &str, load: FileLoad) -> Result<Loaded> {
+        let (ingest, branch) = (self.clone(), branch.to_owned());
+        whole(async move { ingest.load_whole_file(&branch, load).await }).await
+    }
+
+    async fn load_whole_file(&self, branch: &str, load: FileLoad) -> Result<Loaded> {
         let hashed = load.input.clone();
         let hash = tokio::task::spawn_blocking(move || hashed.content_hash()).await.map_err(|_| Error::Closing)??;
         let origin = LoadOrigin::File { name: load.input.name(), hash };
@@ -209,8 +214,11 @@ impl BulkStream {
     /// # Errors
     /// What the commit or the online store fail with; the stream can be sent again.
     pub async fn finish(mut self) -> Result<Loaded> {
-        self.work.commit().await?;
-        self.work.finish(self.next_row).await
+        whole(async move {
+            self.work.commit().await?;
+            self.work.finish(self.next_row).await
+        })
+        .await
     }
 }
 
@@ -304,7 +312,11 @@ impl LoadWork {
 
     /// Takes judged rows, less those that are in already.
     fn take(&mut self, first: u64, count: u64, judged: Judged) -> Result<()> {
-        let covered = |position: u64| self.covered.iter().any(|span| (span.first.get()..=span.last.get()).contains(&position));
+        let covered = |position: u64| {
+            // The spans are in order and apart.
+            let behind = self.covered.partition_point(|span| span.first.get() <= position);
+            behind > 0 && position <= self.covered[behind - 1].last.get()
+        };
         let Judged { mut rows, mut refused } = judged;
         let fresh = (first..first + count).filter(|position| !covered(*position)).count() as u64;
         if fresh < count {

@@ -346,6 +346,11 @@ fn below(error: anabranch_versioning::Error) -> Error {
     Error::below("the repository", error)
 }
 
+/// Runs what moves a head and then has more to do to its end, also where its caller goes away meanwhile.
+pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(|_| Error::Closing)?
+}
+
 async fn count_rows(format: PayloadFormat, payload: Bytes) -> Result<u32> {
     if payload.len() <= INLINE_BYTES {
         return decode::count_rows(format, &payload);

@@ -180,3 +180,57 @@ fn cell_bytes(data_type: DataType, cells: &dyn Array, row: usize) -> usize {
         _ => 8,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use anabranch_core::definition::{Definition, Entity, FeatureView};
+    use anabranch_core::{Generation, Position, Scalar};
+    use anabranch_online_store::{Layout, rows_of};
+
+    use super::*;
+    use crate::decode;
+    use crate::wal::{LogRecord, NewRecord, PayloadFormat};
+
+    fn judges() -> Judges {
+        let text = DataType::Scalar(Scalar::String);
+        let view = FeatureView::new("v", "t").entity("e").field("s", text).field("l", DataType::List(Scalar::String));
+        let definitions = [Definition::Entity(Entity::new("e", "k", Scalar::String)), Definition::FeatureView(view)];
+        Judges::compile(&definitions.into_iter().collect()).unwrap()
+    }
+
+    fn judge(rows: &[serde_json::Value]) -> Judged {
+        let judges = judges();
+        let view = judges.view("v").unwrap();
+        let payload = serde_json::to_vec(rows).unwrap().into();
+        let push = NewRecord { view: "v".into(), kind: RecordKind::Rows, format: PayloadFormat::Json, rows: rows.len() as u32, key: None, payload };
+        let record = LogRecord { first: Position::new(7).unwrap(), arrival: Timestamp(9), push };
+        view.judge(&decode::decode_record(&view.layout, &record), record.arrival, SourceId::new(3).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn rows_that_no_online_store_takes_are_refused_and_all_others_pack() {
+        let row = |key: usize, text: usize, items: usize| {
+            serde_json::json!({"k": "k".repeat(key), "t": 5, "s": "s".repeat(text), "l": vec![""; items]})
+        };
+        // A string key needs a tag and an end beside its bytes.
+        let rows = [row(1, 1, 1), row(MAX_KEY_BYTES - 3, 1, 1), row(MAX_KEY_BYTES - 2, 1, 1), row(1, MAX_VALUE_BYTES - 8, 1), row(1, MAX_VALUE_BYTES, 1)];
+        let judged = judge(&rows);
+        let refused: Vec<_> = judged.refused.iter().map(|row| (row.position.get(), row.failures[0].check.as_str())).collect();
+        assert_eq!(refused, [(9, SIZE), (11, SIZE)]);
+        let layout = Layout::new(vec![(1, DataType::Scalar(Scalar::String)), (2, DataType::List(Scalar::String))]).unwrap();
+        assert_eq!(rows_of(&judged.rows, &judges().view("v").unwrap().layout, &layout, Generation(1)).unwrap().len(), 3);
+        // A list of many empty texts needs room for each.
+        let judged = judge(&[row(1, 0, MAX_VALUE_BYTES / 8), row(1, 0, MAX_VALUE_BYTES / 8 + 1)]);
+        assert_eq!((judged.rows.num_rows(), judged.refused.len()), (1, 1));
+        assert!(rows_of(&judged.rows, &judges().view("v").unwrap().layout, &layout, Generation(1)).is_ok());
+    }
+
+    #[test]
+    fn a_verdict_does_not_depend_on_the_batch_that_a_row_came_in() {
+        let rows: Vec<_> = (0..5).map(|i| serde_json::json!({"k": "k".repeat(MAX_KEY_BYTES - 5 + i), "t": 5})).collect();
+        let together: Vec<_> = judge(&rows).refused.iter().map(|row| row.payload.clone()).collect();
+        let apart: Vec<_> = rows.iter().flat_map(|row| judge(std::slice::from_ref(row)).refused).map(|row| row.payload).collect();
+        assert_eq!(together, apart);
+        assert_eq!(together.len(), 2);
+    }
+}

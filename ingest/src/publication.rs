@@ -128,7 +128,9 @@ impl Publisher {
         {
             // Whoever publishes now takes this commit along; a stream must not wait for a large load.
             let Ok(_turn) = self.turn.try_lock() else { return Ok(()) };
-            if let Some(served) = self.served().filter(|served| served.commit == *previous) {
+            // Nothing is served yet: whoever fills the store for the first time goes on until it has reached the head.
+            let Some(served) = self.served() else { return Ok(()) };
+            if served.commit == *previous {
                 for view in served.views.values() {
                     self.online.advance(view.generation, commit.as_bytes()).await.map_err(online)?;
                 }

@@ -152,6 +152,10 @@ mod tests {
         assert!(is_known(&metadata, first.source).await.unwrap());
         assert!(!is_known(&metadata, SourceId::new(99).unwrap()).await.unwrap());
         assert_eq!(decode(&encode(first)).unwrap(), first);
+        // As recorded: what was loaded once must be found again by every later version.
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&encode(LoadSource { source: SourceId::new(258).unwrap(), arrival: Timestamp(-2) })), "0100000102fffffffffffffffe");
+        assert_eq!(hex(&load_key(&file("a"), "v", one)), include_str!("../tests/golden/load-key-1.txt").trim());
         assert!(decode(&[2; 13]).is_err());
     }
 }

@@ -57,8 +57,8 @@ pub(crate) async fn diff(client: &Client, diff: Diff, output: &mut Output) -> Re
             output.note("no difference");
             return Ok(());
         }
-        let rows: Vec<_> = found.differences.iter().map(|d| vec![d.change.clone(), d.key.clone(), d.summary.clone()]).collect();
-        output.table(&["change", "key", "summary"], &rows)?;
+        let rows: Vec<_> = found.differences.iter().map(|d| vec![d.change.clone(), d.kind.clone(), d.key.clone(), d.summary.clone()]).collect();
+        output.table(&["change", "kind", "key", "summary"], &rows)?;
         if found.truncated {
             output.note("and more; --limit shows them");
         }

@@ -79,7 +79,7 @@ pub(crate) async fn flush(client: &Client, output: &mut Output) -> Result<(), Er
 pub(crate) async fn status(client: &Client, output: &mut Output) -> Result<(), Error> {
     let (info, pipeline) = (client.info().await?, client.status().await?);
     output.value(&json!({"server": info, "pipeline": pipeline}), |output| {
-        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        let row = |name: &'static str, value: String| (name, value);
         let mut rows = vec![
             row("server", format!("{} (version {}, pid {}, since {})", client.address(), info.version, info.pid, info.started)),
             row("data", info.data_folder.clone()),
@@ -92,7 +92,7 @@ pub(crate) async fn status(client: &Client, output: &mut Output) -> Result<(), E
         if !pipeline.last_error.is_empty() {
             rows.push(row("last error", pipeline.last_error.clone()));
         }
-        output.table(&["", ""], &rows)
+        output.facts(&rows)
     })
 }
 

@@ -3,8 +3,8 @@
 use anabranch_core::definition::{Role, ViewLayout};
 use anabranch_core::{Position, Value};
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::Value as Json;
-use serde_json::value::RawValue;
 
 use super::rows::RowsBuilder;
 use super::{Decoded, OriginalFormat, Originals, PAYLOAD, SCHEMA, failure};
@@ -13,13 +13,63 @@ use crate::{Error, Result};
 
 /// The text of each row.
 pub(super) fn split(payload: &Bytes) -> Result<Vec<Bytes>> {
-    let malformed = |error: serde_json::Error| Error::Payload { format: "json", reason: error.to_string() };
-    let rows: Vec<&RawValue> = match payload.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => serde_json::from_slice(payload).map_err(malformed)?,
-        Some(b'{') => serde_json::Deserializer::from_slice(payload).into_iter().collect::<Result<_, _>>().map_err(malformed)?,
-        _ => return Err(Error::Payload { format: "json", reason: "it is neither an object nor an array of objects".to_owned() }),
-    };
-    Ok(rows.into_iter().map(|row| payload.slice_ref(row.get().as_bytes())).collect())
+    let mut at = skip_space(payload, 0);
+    let mut rows = Vec::new();
+    match payload.get(at) {
+        Some(b'{') => {
+            while at < payload.len() {
+                let end = item_end(payload, at)?;
+                rows.push(payload.slice(at..end));
+                at = skip_space(payload, end);
+            }
+        }
+        Some(b'[') => {
+            at = skip_space(payload, at + 1);
+            while payload.get(at) != Some(&b']') || !rows.is_empty() {
+                let end = item_end(payload, at)?;
+                rows.push(payload.slice(at..end));
+                at = skip_space(payload, end);
+                match payload.get(at) {
+                    Some(b',') => at = skip_space(payload, at + 1),
+                    Some(b']') => break,
+                    _ => return Err(malformed(format!("at byte {at}: an array goes on with a comma or ends with a bracket"))),
+                }
+            }
+            if skip_space(payload, at + 1) < payload.len() {
+                return Err(malformed(format!("at byte {}: there is more behind the array", at + 1)));
+            }
+        }
+        _ => return Err(malformed("it is neither an object nor an array of objects".to_owned())),
+    }
+    Ok(rows)
+}
+
+/// Where the JSON value that begins at `at` ends.
+fn item_end(payload: &Bytes, at: usize) -> Result<usize> {
+    let rest = &payload[at.min(payload.len())..];
+    if matches!(rest.first(), Some(b'{' | b'[' | b'"')) {
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+        return match values.next() {
+            Some(Ok(_)) => Ok(at + values.byte_offset()),
+            Some(Err(error)) => Err(malformed(format!("from byte {at} on: {error}"))),
+            None => Err(malformed(format!("at byte {at}: a value is missing"))),
+        };
+    }
+    // A number or a word: no row, but told row by row.
+    let len = rest.iter().position(|byte| b",]}".contains(byte) || byte.is_ascii_whitespace()).unwrap_or(rest.len());
+    match serde_json::from_slice::<IgnoredAny>(&rest[..len]) {
+        Ok(_) => Ok(at + len),
+        Err(error) => Err(malformed(format!("from byte {at} on: {error}"))),
+    }
+}
+
+fn skip_space(payload: &[u8], at: usize) -> usize {
+    let rest = payload.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| !b" \t\r\n".contains(byte)).unwrap_or(rest.len())
+}
+
+fn malformed(reason: String) -> Error {
+    Error::Payload { format: "json", reason }
 }
 
 pub(super) fn decode(layout: &ViewLayout, kind: RecordKind, payload: &Bytes, first: Position) -> Result<Decoded> {

@@ -222,6 +222,19 @@ proptest! {
     }
 
     #[test]
+    fn a_json_payload_is_split_where_serde_would(items in proptest::collection::vec("(\\{\"a\":\\[1,\"\\\\\\\\,\\]\"\\]\\}|7|null|\"x,\\]\"|\\[\\])", 1..6), space in "[ \n]{0,2}", cut in 0usize..40) {
+        let text = format!("{space}[{}]{space}", items.join(&format!("{space},{space}")));
+        let rows = json::split(&Bytes::from(text.clone())).unwrap();
+        prop_assert_eq!(&rows, &items);
+        // Whatever is missing or too much, serde and the splitter agree on whether it is JSON.
+        let damaged: String = text.chars().enumerate().filter(|(i, _)| *i != cut).map(|(_, c)| c).collect();
+        let whole = serde_json::from_str::<Vec<serde_json::Value>>(&damaged).is_ok_and(|rows| !rows.is_empty());
+        if damaged.trim_start().starts_with('[') {
+            prop_assert_eq!(count_rows(PayloadFormat::Json, &Bytes::from(damaged.clone())).is_ok(), whole, "{}", damaged);
+        }
+    }
+
+    #[test]
     fn any_text_is_csv_or_refused(text in "[a\",\n\r0-9]{0,60}") {
         let content = format!("origin,hour\n{text}");
         let _ = read("x.csv", content, &FileOptions::default());

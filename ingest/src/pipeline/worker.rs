@@ -126,7 +126,8 @@ impl State {
         let judges = Arc::new(Judges::load(&context.repository, offset.digest).await?);
         let layouts: Vec<_> = judges.views().map(|view| Arc::clone(&view.layout)).collect();
         let targets = if branch.is_served() { context.publisher.targets(layouts.iter()).await? } else { BTreeMap::new() };
-        let reader = wal.read_from(offset.next)?;
+        let (log, next) = (wal.clone(), offset.next);
+        let reader = tokio::task::spawn_blocking(move || log.read_from(next)).await.map_err(|_| Error::Closing)??;
         let buffer = Buffer::new(offset.next, offset.last_arrival);
         Ok(Self { offset, judges, targets: Arc::new(targets), reader: Some(reader), buffer })
     }
@@ -251,14 +252,12 @@ impl Worker {
 
     /// Reads, decodes, judges and packs, off the runtime.
     async fn read(&mut self) -> Result<Batch> {
-        let mut reader = match self.state.reader.take() {
-            Some(reader) => reader,
-            None => self.wal.read_from(self.state.buffer.next)?,
-        };
+        let (reader, wal, next) = (self.state.reader.take(), self.wal.clone(), self.state.buffer.next);
         let (judges, targets) = (Arc::clone(&self.state.judges), Arc::clone(&self.state.targets));
         let (source, config) = (self.wal.source(), &self.context.config);
         let (rows, bytes) = (config.batch_rows, config.commit_bytes);
         let work = tokio::task::spawn_blocking(move || {
+            let mut reader = reader.map_or_else(|| wal.read_from(next), Ok)?;
             let records = reader.read(rows, bytes)?;
             judge(&records, &judges, &targets, source, reader.position()).map(|batch| (reader, batch))
         });

@@ -4,6 +4,7 @@ mod barrier;
 mod kill;
 mod law;
 mod load;
+mod power;
 mod push;
 mod trouble;
 mod world;

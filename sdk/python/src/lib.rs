@@ -20,10 +20,7 @@ use pyo3::prelude::*;
 #[pyfunction]
 fn main(py: Python<'_>, args: Vec<OsString>, program: std::path::PathBuf) -> u8 {
     let launcher = client::launcher(program);
-    py.detach(|| {
-        drop((args, launcher));
-        0
-    })
+    py.detach(|| anabranch_cli::run(args, launcher))
 }
 
 /// What the package is made of.

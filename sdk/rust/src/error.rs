@@ -69,6 +69,16 @@ pub enum Error {
         /// What its log or the system says.
         reason: String,
     },
+    /// The private server of a folder takes too long to start.
+    #[error("the server for {folder} was not ready after {seconds} s; see {log}")]
+    NotReady {
+        /// The data folder.
+        folder: String,
+        /// The time it had.
+        seconds: u64,
+        /// Where it says what it does.
+        log: String,
+    },
 }
 
 impl Error {
@@ -114,7 +124,8 @@ impl Kinded for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Server { kind, .. } => *kind,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Launch { .. } => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::NotReady { .. } => ErrorKind::Unavailable,
+            Self::Launch { .. } => ErrorKind::FailedPrecondition,
             Self::Argument(_) | Self::Arrow(_) => ErrorKind::InvalidArgument,
             Self::Core(error) => error.kind(),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,

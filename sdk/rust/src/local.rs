@@ -90,16 +90,17 @@ impl Client {
     /// Joins the server that runs for a folder, or starts a private one that ends with its last user.
     ///
     /// # Errors
-    /// [`Error::Launch`] where the folder cannot be made, or no server can be started or joined in time.
+    /// [`Error::Launch`] where the folder cannot be made or no server can be started, [`Error::NotReady`] where none can be joined in time.
     pub async fn open(folder: &Path, launcher: &Launcher, config: ClientConfig) -> Result<Self, Error> {
         std::fs::create_dir_all(folder).map_err(|error| launch_error(folder, format!("cannot make the folder: {error}")))?;
         let folder = folder.canonicalize().map_err(|error| launch_error(folder, error.to_string()))?;
         match tokio::time::timeout(launcher.patience, join_or_start(&folder, launcher, &config)).await {
             Ok(outcome) => outcome,
-            Err(_) => {
-                let reason = format!("it was not ready after {} s; see {}", launcher.patience.as_secs(), folder.join(LOG_FILE).display());
-                Err(launch_error(&folder, reason))
-            }
+            Err(_) => Err(Error::NotReady {
+                folder: folder.display().to_string(),
+                seconds: launcher.patience.as_secs(),
+                log: folder.join(LOG_FILE).display().to_string(),
+            }),
         }
     }
 }
@@ -175,7 +176,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(LOG_FILE), "of an earlier run\n").unwrap();
         let error = Client::open(folder.path(), &shell("echo the disk is full >&2; exit 1"), ClientConfig::default()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
         let message = error.to_string();
         assert!(message.contains("the disk is full") && !message.contains("earlier"), "{message}");
     }
@@ -196,6 +197,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(SERVER_FILE), r#"{"address": "127.0.0.1:1", "pid": 1}"#).unwrap();
         let error = Client::open(folder.path(), &shell("exit 75"), ClientConfig::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("not ready after 1 s"), "{error}");
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anabranch_core::{BranchId, Ids, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{BranchInfo, HeadMove, Location, MetadataStore, MetadataWrite, Publication, ReflogEntry, TagInfo, check_count, check_writes};
 use crate::files::{Files, RealFiles, ensure_dir, parent};
@@ -66,8 +67,41 @@ impl SqliteMetadata {
         self.writer.close().await;
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
+    async fn begin(&self) -> Result<Writing> {
+        let connection = self.writer.acquire().await.map_err(failed)?;
+        let mut writing = Writing(Some(connection));
+        sqlx::query("BEGIN IMMEDIATE").execute(writing.db()).await.map_err(failed)?;
+        Ok(writing)
+    }
+}
+
+/// A write transaction. Where it is dropped without an end, by an error or by a caller that gave up, its connection is thrown away: SQLite may have
+/// rolled back on its own (a full disk), and `sqlx`'s transactions lose count then.
+struct Writing(Option<PoolConnection<Sqlite>>);
+
+impl Writing {
+    fn db(&mut self) -> &mut SqliteConnection {
+        self.0.as_deref_mut().expect("the connection is held until the end")
+    }
+
+    async fn commit(self) -> Result<()> {
+        self.end("COMMIT").await
+    }
+
+    async fn roll_back(self) -> Result<()> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, statement: &'static str) -> Result<()> {
+        sqlx::query(statement).execute(self.db()).await.map_err(failed)?;
+        drop(self.0.take());
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
     }
 }
 
@@ -221,17 +255,18 @@ impl MetadataStore for SqliteMetadata {
         check_writes(&publication.writes)?;
         let mut transaction = self.begin().await?;
         if let Some(head) = &publication.head
-            && !move_head(&mut transaction, head).await?
+            && !move_head(transaction.db(), head).await?
         {
+            transaction.roll_back().await?;
             return Ok(false);
         }
         if let Some(pack) = &publication.pack {
-            index(&mut transaction, pack).await?;
+            index(transaction.db(), pack).await?;
         }
         for one in &publication.writes {
-            write(&mut transaction, one).await?;
+            write(transaction.db(), one).await?;
         }
-        transaction.commit().await.map_err(failed)?;
+        transaction.commit().await?;
         Ok(true)
     }
 
@@ -258,11 +293,14 @@ impl MetadataStore for SqliteMetadata {
         let mut transaction = self.begin().await?;
         let insert = "INSERT INTO branches (name, head, protected, created) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING RETURNING id";
         let insert = sqlx::query(insert).bind(name).bind(&head.0[..]).bind(created.micros());
-        let Some(row) = insert.fetch_optional(&mut *transaction).await.map_err(failed)? else { return Ok(None) };
+        let Some(row) = insert.fetch_optional(transaction.db()).await.map_err(failed)? else {
+            transaction.roll_back().await?;
+            return Ok(None);
+        };
         let id = BranchId(number(&row, 0)?);
         let (author, action) = (author.to_owned(), "create".to_owned());
-        log(&mut transaction, id, ReflogEntry { seq: 0, old: None, new: *head, time: created, author, action }).await?;
-        transaction.commit().await.map_err(failed)?;
+        log(transaction.db(), id, ReflogEntry { seq: 0, old: None, new: *head, time: created, author, action }).await?;
+        transaction.commit().await?;
         Ok(Some(BranchInfo { id, name: name.to_owned(), head: *head, protected: false, created }))
     }
 
@@ -337,8 +375,9 @@ impl MetadataStore for SqliteMetadata {
     async fn swap_value(&self, space: &str, key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
         let mut transaction = self.begin().await?;
         let select = sqlx::query("SELECT value FROM named_values WHERE space = ? AND key = ?").bind(space).bind(key);
-        let row = select.fetch_optional(&mut *transaction).await.map_err(failed)?;
+        let row = select.fetch_optional(transaction.db()).await.map_err(failed)?;
         if row.as_ref().map(|row| blob(row, 0)).transpose()?.as_deref() != expected {
+            transaction.roll_back().await?;
             return Ok(false);
         }
         let (space, key) = (space.to_owned(), Bytes::copy_from_slice(key));
@@ -346,18 +385,18 @@ impl MetadataStore for SqliteMetadata {
             Some(new) => MetadataWrite::Put { space, key, value: Bytes::copy_from_slice(new) },
             None => MetadataWrite::Delete { space, key },
         };
-        write(&mut transaction, &change).await?;
-        transaction.commit().await.map_err(failed)?;
+        write(transaction.db(), &change).await?;
+        transaction.commit().await?;
         Ok(true)
     }
 
     async fn allocate(&self, mark: &str, count: u64) -> Result<u64> {
         let mut transaction = self.begin().await?;
-        let row = sqlx::query("SELECT next FROM marks WHERE name = ?").bind(mark).fetch_optional(&mut *transaction).await.map_err(failed)?;
+        let row = sqlx::query("SELECT next FROM marks WHERE name = ?").bind(mark).fetch_optional(transaction.db()).await.map_err(failed)?;
         let first = row.as_ref().map(|row| number(row, 0)).transpose()?.unwrap_or(1);
         let to = check_count(first.checked_add(count))? as u64;
-        write(&mut transaction, &MetadataWrite::RaiseMark { name: mark.to_owned(), to }).await?;
-        transaction.commit().await.map_err(failed)?;
+        write(transaction.db(), &MetadataWrite::RaiseMark { name: mark.to_owned(), to }).await?;
+        transaction.commit().await?;
         Ok(first)
     }
 

@@ -35,7 +35,8 @@ def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | Non
 def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
     """Joins the server that runs for a folder, or starts a private one that ends with its last user.
 
-    The folder is made where it is missing; the server's log is `server.log` in it. Raises `Unavailable` where no server can be started.
+    The folder is made where it is missing; the server's log is `server.log` in it. Raises `FailedPrecondition` where no server can be started, with the
+    end of its log.
     """
     return Client(_calls.open_folder(folder, timeout, author).wait())
 

@@ -1,0 +1,168 @@
+//! The command line, as a person and a program use it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value as Json;
+
+const DEFINITIONS: &str = "\
+kind: entity
+name: airport
+join_keys: [{name: origin, type: string}]
+---
+kind: feature_view
+name: weather
+entities: [airport]
+event_timestamp: time
+fields:
+  - {name: temp, type: f64}
+  - {name: wind, type: f64}
+";
+
+/// A folder with a server of its own, on which commands are run.
+struct Shell {
+    folder: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new() -> Self {
+        let shell = Self { folder: tempfile::tempdir().unwrap() };
+        shell.file("features.yaml", DEFINITIONS);
+        shell
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn run_with(&self, line: &str, stdin: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_anabranch"))
+            .args(line.split_whitespace())
+            .current_dir(self.path())
+            .env("ANABRANCH_DATA", self.path().join("data"))
+            .env_remove("ANABRANCH_URL")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// What a command that succeeds writes to stdout.
+    fn ok(&self, line: &str) -> String {
+        let output = self.run_with(line, "");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, line: &str) -> Json {
+        serde_json::from_str(&self.ok(&format!("{line} --json"))).unwrap()
+    }
+
+    /// The exit status of a command that fails, and what it says; nothing of it on stdout.
+    fn fails(&self, line: &str) -> (i32, String) {
+        let output = self.run_with(line, "");
+        assert!(output.stdout.is_empty(), "{line}");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+#[test]
+fn the_whole_way_by_the_command_line() {
+    let shell = Shell::new();
+    assert!(shell.ok("plan features.yaml").contains("+ feature_view \"weather\""));
+    assert_eq!(shell.json("apply features.yaml -m first")["plan"]["changes"], true);
+    assert!(shell.ok("show feature_view/weather").contains("name: weather"));
+    let row = r#"{"origin": "JFK", "time": "2013-01-01T05:00:00Z", "temp": 39.0}"#;
+    let refused = r#"{"origin": "JFK", "time": "noon", "temp": "warm"}"#;
+    let pushed = shell.run_with("push weather --json", &format!("{row}\n{refused}\n"));
+    assert_eq!(serde_json::from_slice::<Json>(&pushed.stdout).unwrap()["rows"], 2);
+    shell.ok("flush");
+    assert_eq!(shell.ok("get-online --features weather --key origin=JFK"), "origin  temp  wind\nJFK     39.0  null\n");
+    let online = shell.json("get-online --features weather:temp --key origin=XXX");
+    assert_eq!(online[0]["features"]["temp"]["status"], "NOT_FOUND");
+
+    let quarantine = shell.json("quarantine list");
+    assert_eq!((&quarantine["total"], &quarantine["rows"][0]["failures"][0]["column"]), (&1.into(), &"temp".into()));
+    assert_eq!(shell.ok("quarantine show 1 1").trim(), refused);
+
+    shell.file("spine.csv", "origin,event_timestamp\nJFK,2013-01-01T06:00:00Z\nJFK,2013-01-01T04:00:00Z\n");
+    let first = shell.json("dataset get --spine spine.csv --features weather -o out.parquet --save-as train");
+    assert_eq!(first["rows"], 2);
+    assert!(shell.path().join("out.parquet").exists());
+    assert!(shell.ok("dataset list").contains("train"));
+
+    shell.ok("branch create fix");
+    shell.file("later.csv", "origin,time,temp,wind\nJFK,2013-01-01T05:30:00Z,12.5,\n");
+    assert_eq!(shell.json("ingest later.csv --view weather --ref fix")[0]["ingested"]["rows"], 1);
+    assert!(!shell.json("diff main fix")["differences"].as_array().unwrap().is_empty());
+    assert_eq!(shell.json("merge fix")["outcome"], "fast_forward");
+    assert!(shell.ok("get-online --features weather:temp --key origin=JFK").contains("12.5"));
+    let commit = first["commit"].as_str().unwrap();
+    let then = shell.json(&format!("dataset get --spine spine.csv --features weather -o again.parquet --ref {commit}"));
+    assert_eq!(then["content_digest"], first["content_digest"]);
+    shell.ok("tag create v1");
+    assert!(shell.ok("log").lines().count() > 3);
+    assert_eq!(shell.json("status")["pipeline"]["last_error"], "");
+}
+
+#[test]
+fn what_is_wrong_is_told_on_stderr_with_a_status_that_says_what_to_do() {
+    let shell = Shell::new();
+    shell.ok("apply features.yaml");
+    shell.file("wrong.yaml", &DEFINITIONS.replace("temp, type: f64", "temp, type: f65"));
+    shell.file("torn.parquet", "PAR1 and not much more");
+    shell.file("spine.csv", "airport,event_timestamp\nJFK,2013-01-01T06:00:00Z\n");
+    shell.file("untimed.csv", "origin,event_timestamp\nJFK,2013-01-01T06:00:00Z\nJFK,\n");
+    for (line, status, said) in [
+        ("apply wrong.yaml", 1, "wrong.yaml:9:"),
+        ("apply nothing.yaml", 1, "nothing.yaml"),
+        ("apply", 2, "required"),
+        ("show view/weather", 2, "feature_view"),
+        ("show feature_view/wether", 1, "wether"),
+        ("get-online --features wether --key origin=JFK", 1, "did you mean \"weather\""),
+        ("get-online --features weather --key orgin=JFK", 2, "origin"),
+        ("get-online --features weather --key origin=JFK --ref nowhere", 1, "nowhere"),
+        ("ingest torn.parquet --view weather", 1, "torn.parquet"),
+        ("dataset get --spine spine.csv --features weather", 1, "origin"),
+        ("dataset get --spine untimed.csv --features weather", 1, "row 1"),
+        ("dataset get --spine untimed.csv --features weather -o out.xls", 1, "out.xls"),
+        ("merge nowhere", 1, "nowhere"),
+        ("--url http://127.0.0.1:1 log", 75, "127.0.0.1:1"),
+        ("--data features.yaml log", 1, "features.yaml"),
+        ("serve --listen 0.0.0.0:0", 1, "loopback"),
+        ("serve --set nonsense", 2, "NAME=VALUE"),
+    ] {
+        let (found, stderr) = shell.fails(line);
+        assert_eq!(found, status, "{line}: {stderr}");
+        assert!(stderr.contains(said), "{line}: {stderr}");
+    }
+    let (_, stderr) = shell.fails("merge nowhere --json");
+    assert_eq!(serde_json::from_str::<Json>(&stderr).unwrap()["error"]["kind"], "not_found");
+}
+
+#[test]
+fn a_second_server_on_a_folder_names_the_first() {
+    let shell = Shell::new();
+    let mut first = Command::new(env!("CARGO_BIN_EXE_anabranch"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(shell.path().join("data"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The command joins the server as soon as it answers.
+    assert_eq!(shell.json("status")["server"]["pid"], first.id());
+    let (status, stderr) = shell.fails("serve --listen 127.0.0.1:0");
+    assert_eq!(status, 75);
+    assert!(stderr.contains(&format!("pid {}", first.id())), "{stderr}");
+    Command::new("kill").arg(first.id().to_string()).status().unwrap();
+    assert!(first.wait().unwrap().success());
+}
