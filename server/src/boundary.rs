@@ -121,4 +121,3 @@ pub(crate) fn stream_error(status: Status, limit: u64) -> Status {
         _ => status,
     }
 }
-

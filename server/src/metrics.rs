@@ -72,7 +72,7 @@ pub struct StageLabels {
 /// A status of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabels {
-    /// present, null_value, not_found or outside_ttl.
+    /// As the wire spells it: PRESENT, NULL_VALUE, NOT_FOUND or OUTSIDE_TTL.
     pub status: &'static str,
 }
 
@@ -159,7 +159,14 @@ mod tests {
     #[test]
     fn every_metric_is_described_once_under_its_name() {
         let metrics = Metrics::default();
+        let repository = || RepositoryLabels { repository: "default".into() };
         metrics.requests.get_or_create(&RequestLabels { face: "grpc", method: "/a".into(), code: 0 }).inc();
+        metrics.request_duration.get_or_create(&MethodLabels { face: "grpc", method: "/a".into() }).observe(0.1);
+        metrics.rows_pushed.get_or_create(&repository()).inc();
+        metrics.rows_ingested.get_or_create(&repository()).inc();
+        metrics.dataset_rows.get_or_create(&repository()).inc();
+        metrics.values_looked_up.get_or_create(&StatusLabels { status: "PRESENT" }).inc();
+        metrics.pipeline_position.get_or_create(&StageLabels { repository: "default".into(), stage: "appended" }).set(1);
         let text = metrics.encode().unwrap();
         let names = [
             REQUESTS,

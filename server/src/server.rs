@@ -38,10 +38,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// What keeps it from starting, or from closing in good order.
 pub async fn serve(config: Config) -> Result<()> {
     logging::init(&config.log)?;
-    if config.private.enabled {
-        // Ctrl-C in the terminal of the user who happened to start it must not end it for the others. It fails only where that is so already.
-        let _ = rustix::process::setsid();
-    }
     let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
     let mut running = Server::start(config).await?;
     tokio::select! {

@@ -38,12 +38,8 @@ pub(crate) fn commit(info: &CommitInfo) -> v1::Commit {
 }
 
 pub(crate) fn diff(report: DiffReport) -> v1::DiffReply {
-    let difference = |line: DiffLine| v1::Difference {
-        kind: line.kind.to_owned(),
-        key: line.key,
-        change: line.change.to_owned(),
-        summary: line.summary,
-    };
+    let difference =
+        |line: DiffLine| v1::Difference { kind: line.kind.to_owned(), key: line.key, change: line.change.to_owned(), summary: line.summary };
     v1::DiffReply {
         left_commit: report.left.to_string(),
         right_commit: report.right.to_string(),

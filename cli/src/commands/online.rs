@@ -22,7 +22,7 @@ use crate::output::{Output, cell};
 pub(crate) struct GetOnline {
     #[command(flatten)]
     features: FeatureArgs,
-    /// A part of one entity's key, such as origin=JFK; may be given again
+    /// A part of an entity's key, such as origin=JFK; a column that is given again begins the next entity
     #[arg(long = "key", value_name = "COLUMN=VALUE", required_unless_present = "keys")]
     key: Vec<String>,
     /// Keys of many entities: a file with one JSON object a line, or - for stdin
@@ -65,7 +65,7 @@ pub(crate) async fn get_online(client: &Client, lookup: GetOnline, output: &mut 
     let types = key_types(&selection, &definitions, lookup.full_names)?;
     let rows = match &lookup.keys {
         Some(file) => rows_of_file(file)?,
-        None => vec![row_of_arguments(&lookup.key, &types)?],
+        None => rows_of_arguments(&lookup.key, &types)?,
     };
     let keys = batch(&rows, &types)?;
     let query = OnlineQuery { full_names: lookup.full_names, at_least: lookup.at_least.clone(), ..OnlineQuery::new(selection) };
@@ -80,8 +80,9 @@ fn key_types(selection: &Selection, definitions: &Definitions, full_names: bool)
     Ok(keys.collect())
 }
 
-fn row_of_arguments(arguments: &[String], types: &BTreeMap<String, Scalar>) -> Result<Row, Error> {
-    let mut row = Row::new();
+/// One row for each entity: a column that the row has already begins the next one.
+fn rows_of_arguments(arguments: &[String], types: &BTreeMap<String, Scalar>) -> Result<Vec<Row>, Error> {
+    let (mut rows, mut row) = (Vec::new(), Row::new());
     for argument in arguments {
         let (name, text) = argument.split_once('=').ok_or_else(|| Error::Usage(format!("--key {argument}: write it as COLUMN=VALUE")))?;
         let json = match types.get(name) {
@@ -89,9 +90,13 @@ fn row_of_arguments(arguments: &[String], types: &BTreeMap<String, Scalar>) -> R
             Some(Scalar::I32 | Scalar::I64 | Scalar::Bool) => serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned())),
             Some(_) => Json::String(text.to_owned()),
         };
+        if row.contains_key(name) {
+            rows.push(std::mem::take(&mut row));
+        }
         row.insert(name.to_owned(), json);
     }
-    Ok(row)
+    rows.push(row);
+    Ok(rows)
 }
 
 fn rows_of_file(path: &PathBuf) -> Result<Vec<Row>, Error> {
@@ -165,10 +170,10 @@ mod tests {
 
     #[test]
     fn keys_have_the_types_of_the_definitions() {
-        let row = row_of_arguments(&["flight=007".into(), "origin=12".into()], &types());
-        assert!(batch(&[row.unwrap()], &types()).unwrap_err().to_string().contains("\"flight\", row 0"));
-        let row = row_of_arguments(&["flight=7".into(), "origin=12".into()], &types()).unwrap();
-        let keys = batch(&[row], &types()).unwrap();
+        let rows = rows_of_arguments(&["flight=007".into(), "origin=12".into()], &types());
+        assert!(batch(&rows.unwrap(), &types()).unwrap_err().to_string().contains("\"flight\", row 0"));
+        let rows = rows_of_arguments(&["flight=7".into(), "origin=12".into()], &types()).unwrap();
+        let keys = batch(&rows, &types()).unwrap();
         assert_eq!(value_at(keys.column(0), DataType::Scalar(Scalar::I64), 0).unwrap(), Value::I64(7));
         assert_eq!(value_at(keys.column(1), DataType::Scalar(Scalar::String), 0).unwrap(), Value::String("12".into()));
     }
@@ -176,8 +181,14 @@ mod tests {
     #[test]
     fn a_missing_or_unknown_key_is_misuse_that_names_the_keys() {
         for arguments in [vec!["flight=7".to_owned()], vec!["fligt=7".to_owned()], vec!["flight".to_owned()]] {
-            let error = row_of_arguments(&arguments, &types()).and_then(|row| batch(&[row], &types())).unwrap_err();
+            let error = rows_of_arguments(&arguments, &types()).and_then(|rows| batch(&rows, &types())).unwrap_err();
             assert_eq!(error.exit_status(), 2);
         }
+    }
+
+    #[test]
+    fn a_column_given_again_begins_the_next_entity() {
+        let arguments = ["flight=7", "origin=JFK", "flight=8", "origin=EWR"].map(str::to_owned);
+        assert_eq!(batch(&rows_of_arguments(&arguments, &types()).unwrap(), &types()).unwrap().num_rows(), 2);
     }
 }

@@ -115,10 +115,10 @@ fn parent(runtime: &tokio::runtime::Runtime) {
     for kill in 0..KILLS {
         // Each point four times, later and later in the life of the process; then at random.
         let point = (kill < 4 * points).then(|| CrashPoint::ALL[(kill % points) as usize]);
-        let plan = Plan { child: kill, point, nth: 1 + ((kill / points) * (kill / points)) as i64 };
+        let plan = Plan { child: kill, point, nth: 1 + 2 * (kill / points) as i64 };
         let limit = match point {
             Some(_) => Duration::from_secs(10),
-            None => Duration::from_millis(u64::try_from(random.random() % 500).unwrap()),
+            None => Duration::from_millis(u64::try_from(random.random() % 350).unwrap()),
         };
         let died = die(folder.path(), plan, limit);
         if let Some(point) = point.filter(|_| died) {

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use anabranch_core::selection::Selection;
-use anabranch_offline_store::dataset::{
-    CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest,
-};
+use anabranch_offline_store::dataset::{CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest};
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
 use anabranch_versioning::{Change, CommitId, CommitRequest};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use super::objects::{ObjectEntry, object_key};
 use super::Scope;
+use super::objects::{ObjectEntry, object_key};
 use crate::error::{Error, Result};
 
 const FOLDER: &str = "datasets/";

@@ -85,9 +85,7 @@ impl Scope {
             "" => None,
             kind => Some(DefinitionKind::from_name(kind).ok_or_else(|| Error::argument("kind", format!("{kind:?} is none of {kinds}")))?),
         };
-        let fits = |definition: &&Definition| {
-            wanted.is_none_or(|kind| definition.kind() == kind) && (name.is_empty() || definition.name() == name)
-        };
+        let fits = |definition: &&Definition| wanted.is_none_or(|kind| definition.kind() == kind) && (name.is_empty() || definition.name() == name);
         let found: Vec<_> = definitions.iter().filter(fits).cloned().collect();
         if found.is_empty() && !name.is_empty() {
             let hint = wanted.map_or_else(String::new, |kind| definitions.nearest(kind, name));

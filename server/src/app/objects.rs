@@ -64,7 +64,8 @@ impl ObjectEntry {
     }
 
     fn blob(&self) -> Result<Digest> {
-        let digest = self.address.strip_prefix("blob:").ok_or_else(|| Error::Missing(format!("object address {:?} is not read here", self.address)))?;
+        let digest =
+            self.address.strip_prefix("blob:").ok_or_else(|| Error::Missing(format!("object address {:?} is not read here", self.address)))?;
         Ok(digest.parse::<Digest>()?)
     }
 }

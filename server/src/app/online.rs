@@ -165,7 +165,10 @@ fn key_columns(lookup: &Lookup, keys: Keys) -> Result<Vec<ArrayRef>> {
     let wanted: Vec<&str> = lookup.key_columns().iter().map(|column| column.name.as_str()).collect();
     if let Some(missing) = wanted.iter().find(|name| !given.contains(name)) {
         let given = if given.is_empty() { "none".to_owned() } else { given.join(", ") };
-        return Err(Error::argument("keys", format!("key column {missing:?} is missing; the features need {}, given are {given}", wanted.join(", "))));
+        return Err(Error::argument(
+            "keys",
+            format!("key column {missing:?} is missing; the features need {}, given are {given}", wanted.join(", ")),
+        ));
     }
     if let Some(odd) = given.iter().find(|name| !wanted.contains(name)) {
         return Err(Error::argument("keys", format!("{odd:?} is no key of these features, which need {}", wanted.join(", "))));

@@ -17,6 +17,9 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::folder::RepositoryFolder;
 
+/// How long a start waits for what is committed to be online.
+const FIRST_PUBLICATION: Duration = Duration::from_secs(2);
+
 /// One repository.
 #[derive(Debug)]
 pub(crate) struct Repo {
@@ -55,6 +58,8 @@ impl Repo {
             crash: Arc::new(NoCrash),
         };
         let ingest = Ingest::open(parts, ingest_config(config)).await?;
+        // Usually there is little to publish, and whoever comes first finds all served. What takes longer, or fails, goes on in the background.
+        let _ = tokio::time::timeout(FIRST_PUBLICATION, ingest.publish()).await;
         let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
         Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, drain: config.drain })
     }

@@ -69,7 +69,10 @@ fn chosen(all: &[Column], names: &[String]) -> Result<Vec<Column>> {
     }
     let find = |name: &String| {
         let known = || all.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        all.iter().find(|column| column.name == *name).cloned().ok_or_else(|| Error::argument("columns", format!("there is no {name:?}; there are {}", known())))
+        all.iter()
+            .find(|column| column.name == *name)
+            .cloned()
+            .ok_or_else(|| Error::argument("columns", format!("there is no {name:?}; there are {}", known())))
     };
     names.iter().map(find).collect()
 }

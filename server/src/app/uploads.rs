@@ -39,7 +39,11 @@ impl Spool {
         if self.written > self.limit {
             let limit = self.limit;
             let reason = format!("the file has more than the {limit} bytes that limits.upload_bytes allows: split it, or raise the limit");
-            return Err(Error::Part { kind: anabranch_core::ErrorKind::Exhausted, message: reason, details: serde_json::json!({"limit_bytes": limit}) });
+            return Err(Error::Part {
+                kind: anabranch_core::ErrorKind::Exhausted,
+                message: reason,
+                details: serde_json::json!({"limit_bytes": limit}),
+            });
         }
         self.file.write_all(bytes).await.map_err(Error::io("receiving the file"))
     }

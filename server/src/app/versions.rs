@@ -1,9 +1,7 @@
 //! Branches, tags, history and differences.
 
 use anabranch_core::definition::Definition;
-use anabranch_versioning::{
-    BranchInfo, CommitId, CommitInfo, Difference, KeyKind, LogPage, MAX_PAGE, RefSpec, Resolved, Scan, TagInfo,
-};
+use anabranch_versioning::{BranchInfo, CommitId, CommitInfo, Difference, KeyKind, LogPage, MAX_PAGE, RefSpec, Resolved, Scan, TagInfo};
 use serde_json::Value as Json;
 
 use super::Scope;

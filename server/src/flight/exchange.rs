@@ -41,11 +41,7 @@ pub(super) async fn exchange(app: &Arc<App>, request: Request<Streaming<FlightDa
 fn wanted(command: HistoricalCommand) -> Result<DatasetRequest, Status> {
     Ok(DatasetRequest {
         selection: wire::selection(command.selection)?,
-        options: JoinOptions {
-            knowledge: DatasetRequest::knowledge(&command.knowledge)?,
-            strict: command.strict,
-            full_names: command.full_names,
-        },
+        options: JoinOptions { knowledge: DatasetRequest::knowledge(&command.knowledge)?, strict: command.strict, full_names: command.full_names },
         time_column: DatasetRequest::time_column(&command.time_column),
         save_as: Some(command.save_as).filter(|name| !name.is_empty()),
         author: command.author,

@@ -2,10 +2,10 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
-use arrow_flight::FlightData;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -119,7 +119,8 @@ mod tests {
             let (last, others) = messages.split_last().unwrap();
             assert_eq!(last.app_metadata.as_ref(), b"end");
             assert!(others.iter().all(|message| message.app_metadata.is_empty()));
-            let decoded: Vec<_> = FlightRecordBatchStream::new_from_flight_data(stream::iter(messages.into_iter().map(Ok))).try_collect().await.unwrap();
+            let decoded: Vec<_> =
+                FlightRecordBatchStream::new_from_flight_data(stream::iter(messages.into_iter().map(Ok))).try_collect().await.unwrap();
             assert_eq!(decoded.iter().map(RecordBatch::num_rows).sum::<usize>(), rows as usize);
         }
     }

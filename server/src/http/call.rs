@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, Uri};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, Uri};
 use serde::de::DeserializeOwned;
 
 use crate::App;

@@ -20,7 +20,9 @@ pub(super) async fn definitions(call: Call) -> Answer {
     let wanted: Wanted = call.query()?;
     let scope = call.enter(Verb::ReadDefinitions, &wanted.repository, &wanted.r#ref).await?;
     let (commit, definitions) = scope.list_definitions(&wanted.kind, &wanted.name).await?;
-    let definitions: Vec<_> =
-        definitions.iter().map(|definition| json!({"kind": definition.kind().name(), "name": definition.name(), "spec": definition.spec()})).collect();
+    let definitions: Vec<_> = definitions
+        .iter()
+        .map(|definition| json!({"kind": definition.kind().name(), "name": definition.name(), "spec": definition.spec()}))
+        .collect();
     Ok(axum::Json(json!({"commit": commit.to_string(), "definitions": definitions})))
 }

@@ -137,7 +137,7 @@ class Calls:
             knowledge = (knowledge if knowledge.tzinfo else knowledge.replace(tzinfo=_datetime.timezone.utc)).isoformat()
         call = self._at(ref).get_historical_features(
             *_selection(features),
-            rows.to_arrow(spine),
+            rows.to_arrow(rows.with_times(spine, time_column)),
             full_names=full_names,
             time_column=time_column,
             knowledge=knowledge,

@@ -6,6 +6,7 @@ Plain Python goes in as a list of dictionaries, a dictionary of lists, or one di
 
 from __future__ import annotations
 
+import datetime as _datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
@@ -35,6 +36,29 @@ def to_arrow(rows: RowsLike) -> Any:
             return table_of_columns({name: [rows[name]] * rows_of if items is None else items for name, items in columns.items()})
         return table_of_columns({name: [rows[name]] if items is None else items for name, items in columns.items()})
     return table_of_columns(_columns(_dictionaries(rows)))
+
+
+def with_times(rows: RowsLike, column: str) -> RowsLike:
+    """Plain Python rows whose times in one column are text, with those read as times; other rows as they are. Text without a zone is UTC."""
+    if isinstance(rows, Mapping):
+        values = rows.get(column)
+        if isinstance(values, str):
+            return {**rows, column: _time(values)}
+        items = _items(values)
+        return {**rows, column: [_time(item) for item in items]} if items is not None else rows
+    if isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows):
+        return [{**row, column: _time(row[column])} if column in row else row for row in rows]
+    return rows
+
+
+def _time(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        time = _datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidArgument(f"{value!r} is not a time; write it as 2026-11-20T12:00:00Z") from None
+    return time if time.tzinfo else time.replace(tzinfo=_datetime.timezone.utc)
 
 
 def to_json(rows: RowsLike) -> bytes | None:
