@@ -20,11 +20,11 @@ def test_calls_are_awaited_side_by_side(client):
             here, nowhere = await asyncio.gather(*lookups)
             commit = await aio.flush()
             spine = {"origin": ["SFO"], "event_timestamp": ["2013-01-01T06:00:00Z"]}
-            with pytest.raises(anabranch.InvalidArgument):
-                await aio.get_historical_features(spine, ["weather:temp"])
-            return here, nowhere, commit
+            dataset = await aio.get_historical_features(spine, ["weather:temp"], ref=commit)
+            return here, nowhere, dataset, commit
 
-    here, nowhere, commit = asyncio.run(run())
+    here, nowhere, dataset, commit = asyncio.run(run())
+    assert (dataset.column("temp"), dataset.commit) == ([12.0], commit)
     assert here.to_pydict() == {"temp": [12.0]}
     assert nowhere.statuses["temp"] == [Status.NOT_FOUND]
     assert commit == client.commit().id

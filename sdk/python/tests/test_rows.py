@@ -132,3 +132,16 @@ def test_tables_share_their_memory_with_arrow():
     assert "2 rows (x: f64, t: timestamp)" in repr(table)
     with pytest.raises(KeyError):
         table.column("y")
+
+
+def test_times_of_a_spine_may_be_text_in_plain_python_rows():
+    from anabranch.rows import with_times
+
+    one = with_times({"k": 1, "t": "2026-01-02T12:00:00Z"}, "t")
+    many = with_times({"k": [1, 2], "t": ["2026-01-02T12:00:00", None]}, "t")
+    rows = with_times([{"k": 1, "t": "2026-01-02T13:00:00+01:00"}], "t")
+    noon = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.timezone.utc)
+    assert one["t"] == many["t"][0] == rows[0]["t"] == noon
+    assert many["t"][1] is None
+    with pytest.raises(anabranch.InvalidArgument):
+        with_times([{"t": "noon"}], "t")

@@ -82,7 +82,7 @@ macro_rules! unary {
 pub(crate) use unary;
 
 impl Client {
-    /// Connects to the server at an address such as `http://127.0.0.1:6570`; the scheme may be left out.
+    /// Connects to the server at an address such as `http://127.0.0.1:7420`; the scheme may be left out.
     ///
     /// # Errors
     /// [`Error::Argument`] where that is no address, [`Error::Unreachable`] where no server answers there.

@@ -9,7 +9,7 @@
 //! use anabranch_client::{Changes, Client, Definition, Entity, FeatureView, Rows, Scalar};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::connect("http://127.0.0.1:6570").await?;
+//! let client = Client::connect("http://127.0.0.1:7420").await?;
 //! let airport = Entity::new("airport", "origin", Scalar::String);
 //! let weather = FeatureView::new("weather", "time").entity("airport").field("temp", "f64".parse()?);
 //! client.apply(&Changes::new().define(Definition::Entity(airport)).define(Definition::FeatureView(weather)), false, "first view").await?;
@@ -59,3 +59,8 @@ pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
 pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
 pub use session::ServerInfo;
 pub use versions::{Branch, Commit, Diff, Difference, Merged, Tag};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

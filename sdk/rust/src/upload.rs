@@ -1,7 +1,8 @@
 //! Streams of requests that may fail on our side.
 //!
 //! gRPC has no way to say "what I sent is not whole" but to cancel the call, and an early end looks just like the end. So a request stream that fails
-//! never ends: it sends one message that no server accepts and then nothing more, while the caller drops the call and gets the error.
+//! never ends: it sends one message that no server accepts and then nothing more, while the caller drops the call and gets the error. The same happens to
+//! a stream whose caller has gone away.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -33,8 +34,11 @@ pub(crate) fn upload<T: Clone + Send + 'static>(
     let (failed, failure) = oneshot::channel();
     let state = (source.boxed(), Some(failed), poison);
     let messages = futures::stream::unfold(state, |(mut source, mut failed, poison)| async move {
-        if failed.is_none() {
-            return futures::future::pending().await;
+        match &failed {
+            None => return futures::future::pending().await,
+            // Nobody waits for the answer: the call was cancelled, and the transport alone would go on sending.
+            Some(caller) if caller.is_canceled() => return Some((poison.clone(), (source, None, poison))),
+            Some(_) => {}
         }
         match source.next().await? {
             Ok(message) => Some((message, (source, failed, poison))),
@@ -79,6 +83,15 @@ mod tests {
         let (messages, failure) = upload(futures::stream::iter([Ok(1), Ok(2)]), 0);
         assert_eq!(messages.collect::<Vec<_>>().await, [1, 2]);
         assert!(failure.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_nobody_waits_for_never_ends() {
+        let (mut messages, failure) = upload(futures::stream::iter([Ok(1), Ok(2)]), 0);
+        assert_eq!(messages.next().await, Some(1));
+        drop(failure);
+        assert_eq!(messages.next().await, Some(0));
+        assert!(messages.next().now_or_never().is_none());
     }
 
     #[tokio::test]
