@@ -126,7 +126,8 @@ fn rows(options: &Options, push: u64, count: usize) -> anyhow::Result<Rows> {
     let first = START_US + (push as i64) * count as i64;
     let entities = Int64Array::from_iter_values((0..count).map(|_| rng.random_range(0..options.entities)));
     let times = TimestampMicrosecondArray::from_iter_values(first..first + count as i64);
-    let mut columns: Vec<(String, ArrayRef)> = vec![("entity".to_owned(), Arc::new(entities)), ("at".to_owned(), Arc::new(times.with_timezone("UTC")))];
+    let mut columns: Vec<(String, ArrayRef)> =
+        vec![("entity".to_owned(), Arc::new(entities)), ("at".to_owned(), Arc::new(times.with_timezone("UTC")))];
     for i in 0..options.features {
         columns.push((format!("f0_{i}"), Arc::new(Float64Array::from_iter_values((0..count).map(|_| rng.random::<f64>())))));
     }

@@ -1,6 +1,6 @@
 //! The command line, as a person and a program use it.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -122,7 +122,7 @@ fn what_is_wrong_is_told_on_stderr_with_a_status_that_says_what_to_do() {
     shell.file("spine.csv", "airport,event_timestamp\nJFK,2013-01-01T06:00:00Z\n");
     shell.file("untimed.csv", "origin,event_timestamp\nJFK,2013-01-01T06:00:00Z\nJFK,\n");
     for (line, status, said) in [
-        ("apply wrong.yaml", 1, "wrong.yaml:9:"),
+        ("apply wrong.yaml", 1, "wrong.yaml:10:"),
         ("apply nothing.yaml", 1, "nothing.yaml"),
         ("apply", 2, "required"),
         ("show view/weather", 2, "feature_view"),
@@ -155,10 +155,11 @@ fn a_second_server_on_a_folder_names_the_first() {
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(shell.path().join("data"))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The command joins the server as soon as it answers.
+    let mut log = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("serving")));
     assert_eq!(shell.json("status")["server"]["pid"], first.id());
     let (status, stderr) = shell.fails("serve --listen 127.0.0.1:0");
     assert_eq!(status, 75);

@@ -172,8 +172,8 @@ def test_ctrl_c_ends_a_call_at_once(client):
     script = (
         "import sys, anabranch\n"
         "client = anabranch.connect(sys.argv[1])\n"
-        "print('waiting', flush=True)\n"
         "try:\n"
+        "    print('waiting', flush=True)\n"
         "    client.get_online_features(['weather'], {'origin': 'JFK'}, at_least='1:999999999', timeout=50)\n"
         "except KeyboardInterrupt:\n"
         "    print('interrupted', flush=True)\n"
