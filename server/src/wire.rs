@@ -105,7 +105,7 @@ pub(crate) fn quarantined(row: QuarantinedRow) -> v1::QuarantinedRow {
         position: row.position.get(),
         arrival_us: row.arrival.micros(),
         format: row.format,
-        payload: row.payload.into(),
+        payload: row.payload,
         failures: row.failures.into_iter().map(failure).collect(),
     }
 }

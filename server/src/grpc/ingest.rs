@@ -17,8 +17,8 @@ impl Ingest for Grpc {
         let scope = self.enter(&request, Verb::WriteRows, wire::target(request.get_ref().target.as_ref())).await?;
         let m = request.into_inner();
         let rows = match m.rows {
-            Some(v1::push_request::Rows::Json(json)) => RowsPayload::Json(json.into()),
-            Some(v1::push_request::Rows::ArrowIpc(ipc)) => RowsPayload::Arrow(ipc.into()),
+            Some(v1::push_request::Rows::Json(json)) => RowsPayload::Json(json),
+            Some(v1::push_request::Rows::ArrowIpc(ipc)) => RowsPayload::Arrow(ipc),
             None => return Err(Error::argument("rows", "there are none: give json or arrow_ipc").into()),
         };
         let push = PushRequest { view: m.view, rows, idempotency_key: m.idempotency_key };
@@ -28,7 +28,7 @@ impl Ingest for Grpc {
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::PushReply>, Status> {
         let scope = self.enter(&request, Verb::WriteRows, wire::target(request.get_ref().target.as_ref())).await?;
         let m = request.into_inner();
-        let rows = RowsPayload::Tombstones(m.json.into());
+        let rows = RowsPayload::Tombstones(m.json);
         let push = PushRequest { view: m.view, rows, idempotency_key: m.idempotency_key };
         Ok(Response::new(wire::pushed(scope.push(push).await?)))
     }

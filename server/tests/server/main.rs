@@ -1,5 +1,7 @@
 //! A real server on a free port over a temporary folder, asked over every face.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know as tests")]
+
 mod authorisation;
 mod bulk;
 mod datasets;
