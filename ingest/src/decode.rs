@@ -16,8 +16,8 @@ mod rows;
 
 use std::sync::Arc;
 
-use anabranch_core::definition::ViewLayout;
 use anabranch_core::Position;
+use anabranch_core::definition::ViewLayout;
 use anabranch_validation::{Failure, Verdicts};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{Field, Schema, SchemaRef};

@@ -209,11 +209,11 @@ mod tests {
 
     #[test]
     fn rows_that_no_online_store_takes_are_refused_and_all_others_pack() {
-        let row = |key: usize, text: usize, items: usize| {
-            serde_json::json!({"k": "k".repeat(key), "t": 5, "s": "s".repeat(text), "l": vec![""; items]})
-        };
+        let row =
+            |key: usize, text: usize, items: usize| serde_json::json!({"k": "k".repeat(key), "t": 5, "s": "s".repeat(text), "l": vec![""; items]});
         // A string key needs a tag and an end beside its bytes.
-        let rows = [row(1, 1, 1), row(MAX_KEY_BYTES - 3, 1, 1), row(MAX_KEY_BYTES - 2, 1, 1), row(1, MAX_VALUE_BYTES - 8, 1), row(1, MAX_VALUE_BYTES, 1)];
+        let rows =
+            [row(1, 1, 1), row(MAX_KEY_BYTES - 3, 1, 1), row(MAX_KEY_BYTES - 2, 1, 1), row(1, MAX_VALUE_BYTES - 8, 1), row(1, MAX_VALUE_BYTES, 1)];
         let judged = judge(&rows);
         let refused: Vec<_> = judged.refused.iter().map(|row| (row.position.get(), row.failures[0].check.as_str())).collect();
         assert_eq!(refused, [(9, SIZE), (11, SIZE)]);

@@ -48,7 +48,13 @@ pub struct QuarantinedRow {
 ///
 /// # Errors
 /// [`Error::Malformed`] where a row's original cannot be written.
-pub fn refused_rows(layout: &ViewLayout, decoded: &Decoded, verdicts: &Verdicts, arrival: Timestamp, source: SourceId) -> Result<Vec<QuarantinedRow>> {
+pub fn refused_rows(
+    layout: &ViewLayout,
+    decoded: &Decoded,
+    verdicts: &Verdicts,
+    arrival: Timestamp,
+    source: SourceId,
+) -> Result<Vec<QuarantinedRow>> {
     let event_time = layout.columns().iter().position(|column| column.role == Role::EventTime).map(|at| decoded.batch.column(at));
     let times = event_time.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let refused = verdicts.failures().map(|(row, failures)| {

@@ -79,13 +79,7 @@ pub struct WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            max_push_bytes: 64 << 20,
-            queue_bytes: 256 << 20,
-            key_window: Span::seconds(600),
-            key_limit: 100_000,
-        }
+        Self { segment_bytes: 64 << 20, max_push_bytes: 64 << 20, queue_bytes: 256 << 20, key_window: Span::seconds(600), key_limit: 100_000 }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use anabranch_core::Position;
 use anabranch_core::columns::{conform, null_column};
 use anabranch_core::definition::{Column, Role, ViewLayout};
-use anabranch_core::Position;
 use anabranch_validation::{TYPE, Verdicts};
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
@@ -75,7 +75,10 @@ pub(super) fn check_columns(layout: &ViewLayout, schema: &Schema, ignore_unknown
             if ignore_unknown {
                 continue;
             }
-            return Err(format!("feature view {view:?} has no column {:?}: leave it out, add it to the view, or ignore unknown columns", field.name()));
+            return Err(format!(
+                "feature view {view:?} has no column {:?}: leave it out, add it to the view, or ignore unknown columns",
+                field.name()
+            ));
         };
         let empty = arrow::array::new_empty_array(field.data_type());
         if let Err(error) = conform(&empty, column.data_type) {

@@ -94,7 +94,10 @@ impl CsvRows {
             self.line += 1;
             let open = raw.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
             if raw.len() >= MAX_RECORD || (read == 0 && open) {
-                return Err(Error::file(&self.file, format!("the record that begins in line {begins} has a quote without an end, or is over 16 MiB")));
+                return Err(Error::file(
+                    &self.file,
+                    format!("the record that begins in line {begins} has a quote without an end, or is over 16 MiB"),
+                ));
             }
             if read == 0 && raw.is_empty() {
                 return Ok(None);

@@ -137,7 +137,8 @@ impl fmt::Debug for FileRows {
 pub fn open_file(layout: &Arc<ViewLayout>, input: &FileInput, options: &FileOptions) -> Result<FileRows> {
     let file = input.name();
     let format = options.format.or_else(|| input.format());
-    let format = format.ok_or_else(|| Error::file(&file, "its name does not tell its format: name it .parquet, .csv or .jsonl, or say the format"))?;
+    let format =
+        format.ok_or_else(|| Error::file(&file, "its name does not tell its format: name it .parquet, .csv or .jsonl, or say the format"))?;
     let limit = options.batch_rows.max(1);
     let rows = match format {
         FileFormat::Parquet => Rows::Parquet(match input {
@@ -192,9 +193,8 @@ impl FileRows {
             Rows::Csv(rows) => rows.read(&self.layout, self.limit, first),
             Rows::Parquet(reader) => {
                 let Some(batch) = reader.next() else { return Ok(None) };
-                let batch: RecordBatch = batch.map_err(|error| {
-                    Error::file(&self.file, format!("it is damaged behind row {}: {error}; write or copy it again", self.next))
-                })?;
+                let batch: RecordBatch = batch
+                    .map_err(|error| Error::file(&self.file, format!("it is damaged behind row {}: {error}; write or copy it again", self.next)))?;
                 arrow_batch::conform_batch(&self.layout, RecordKind::Rows, &batch, first).map(Some)
             }
             Rows::JsonLines(reader) => {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use anabranch_core::columns::value_at;
 use anabranch_core::definition::{Definition, Definitions, Entity, FeatureView};
-use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Value};
+use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Timestamp, Value};
 use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
@@ -55,11 +55,7 @@ fn json_rows_are_taken_as_they_are_and_what_is_wrong_is_told_row_by_row() {
     let decoded = decode_record(&layout(false), &record(PayloadFormat::Json, RecordKind::Rows, 4, payload));
     assert_eq!(
         failures(&decoded),
-        [
-            (1, vec![("_schema", "rain"), ("_type", "temp")]),
-            (2, vec![("_schema", "origin")]),
-            (3, vec![("_schema", "")]),
-        ]
+        [(1, vec![("_schema", "rain"), ("_type", "temp")]), (2, vec![("_schema", "origin")]), (3, vec![("_schema", "")]),]
     );
     assert_eq!((cell(&decoded, 0, 0), cell(&decoded, 2, 0), cell(&decoded, 3, 0)), (Value::String("JFK".into()), Value::F64(39.02), Value::Null));
     assert_eq!(cell(&decoded, 2, 1), Value::Null);
@@ -131,7 +127,8 @@ fn parquet() -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-const CSV: &str = "\u{feff}origin,hour,temp,n\r\nJFK,2013-01-01T05:00:00Z,39.02,1\r\n\r\n\"L\"\"GA\nx\",2013-01-01 06:00:00,,2.0\nEWR,yesterday,1,x\nEWR,1\n";
+const CSV: &str =
+    "\u{feff}origin,hour,temp,n\r\nJFK,2013-01-01T05:00:00Z,39.02,1\r\n\r\n\"L\"\"GA\nx\",2013-01-01 06:00:00,,2.0\nEWR,yesterday,1,x\nEWR,1\n";
 
 #[test]
 fn csv_is_parsed_by_the_schema_of_the_view() {

@@ -49,7 +49,8 @@ pub(crate) async fn begin(context: Arc<Context>, branch: BranchName, wal: Wal) -
     let progress = Progress { online: state.offset.next, committed: state.offset.next, ..Progress::default() };
     let ((commands, received), (progress, seen)) = (mpsc::channel(64), watch::channel(progress));
     let (judges, cancel) = (Arc::new(RwLock::new(Arc::clone(&state.judges))), CancellationToken::new());
-    let worker = Worker { context, branch: branch.clone(), wal: wal.clone(), key, state, progress, judges: Arc::clone(&judges), cancel: cancel.clone() };
+    let worker =
+        Worker { context, branch: branch.clone(), wal: wal.clone(), key, state, progress, judges: Arc::clone(&judges), cancel: cancel.clone() };
     let task = std::sync::Mutex::new(Some(tokio::spawn(worker.run(received))));
     Ok(Pipeline { branch, wal, commands, progress: seen, judges, cancel, task })
 }
@@ -122,7 +123,8 @@ impl State {
     async fn load(context: &Context, branch: &BranchName, key: &OffsetKey, wal: &Wal) -> Result<Self> {
         let head = context.repository.branch(&branch.name).await.map_err(|error| Error::below("reading the head", error))?.head;
         let offset = read_offset(&context.repository, &head, key).await?;
-        let offset = offset.ok_or_else(|| Error::Malformed { what: "branch", reason: format!("{:?} has lost its offset of source {}", branch.name, key.source) })?;
+        let offset = offset
+            .ok_or_else(|| Error::Malformed { what: "branch", reason: format!("{:?} has lost its offset of source {}", branch.name, key.source) })?;
         let judges = Arc::new(Judges::load(&context.repository, offset.digest).await?);
         let layouts: Vec<_> = judges.views().map(|view| Arc::clone(&view.layout)).collect();
         let targets = if branch.is_served() { context.publisher.targets(layouts.iter()).await? } else { BTreeMap::new() };
@@ -295,14 +297,23 @@ impl Worker {
         let key = self.key.to_key()?;
         let append = Append {
             author: AUTHOR.to_owned(),
-            message: format!("{} rows of {} views, {} refused, source {} up to {}", buffer.rows, buffer.views(), buffer.refused, self.key.source, new.next),
+            message: format!(
+                "{} rows of {} views, {} refused, source {} up to {}",
+                buffer.rows,
+                buffer.views(),
+                buffer.refused,
+                self.key.source,
+                new.next
+            ),
             tables: buffer.tables()?,
             extra: vec![change(&self.key, Some(old), new)?],
             ..Append::default()
         };
         let committed = match self.context.offline.append(&self.branch.name, append).await {
             Ok(appended) => appended.committed,
-            Err(anabranch_offline_store::Error::Versioning(anabranch_versioning::Error::Expect { key: moved })) if moved == key => return Ok(Outcome::Moved),
+            Err(anabranch_offline_store::Error::Versioning(anabranch_versioning::Error::Expect { key: moved })) if moved == key => {
+                return Ok(Outcome::Moved);
+            }
             Err(error) => return Err(Error::below("committing rows", error)),
         };
         self.context.crash.reach(CrashPoint::Committed);

@@ -77,14 +77,10 @@ impl WalReader {
         self.fill(&path, len, 4)?;
         let need = format::framed_len(&self.ahead).unwrap_or(0);
         self.fill(&path, len, need)?;
-        let framed = format::decode(&self.ahead).and_then(|framed| {
-            if framed.record.first.get() == self.next { Ok(framed) } else { Err("the record has another position than is next") }
-        });
-        let framed = framed.map_err(|reason| Error::LogDamaged {
-            segment: path.display().to_string(),
-            offset: self.at,
-            reason: reason.to_owned(),
-        })?;
+        let framed = format::decode(&self.ahead)
+            .and_then(|framed| if framed.record.first.get() == self.next { Ok(framed) } else { Err("the record has another position than is next") });
+        let framed =
+            framed.map_err(|reason| Error::LogDamaged { segment: path.display().to_string(), offset: self.at, reason: reason.to_owned() })?;
         self.ahead = self.ahead.slice(framed.len..);
         self.at += framed.len as u64;
         self.next = framed.record.next();

@@ -101,7 +101,8 @@ async fn an_apply_that_is_refused_changes_nothing_and_the_pipeline_goes_on() {
     let request = ApplyRequest { definitions: vec![Definition::FeatureView(narrower)], author: "ada".into(), ..ApplyRequest::default() };
     assert_eq!(world.ingest.apply("main", request).await.unwrap_err().kind(), ErrorKind::FailedPrecondition);
     // Another key: the rows that are there cannot follow.
-    let rekeyed = FeatureView::new("weather", "hour").entity("carrier").field("temp", DataType::Scalar(Scalar::F64)).field("n", DataType::Scalar(Scalar::I64));
+    let rekeyed =
+        FeatureView::new("weather", "hour").entity("carrier").field("temp", DataType::Scalar(Scalar::F64)).field("n", DataType::Scalar(Scalar::I64));
     assert_eq!(world.apply(vec![Definition::FeatureView(rekeyed)]).await.unwrap_err().kind(), ErrorKind::FailedPrecondition);
     assert_eq!(world.head().await, before);
     world.push_through("weather", weather("JFK", 2, 1.0, 2)).await;

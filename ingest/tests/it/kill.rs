@@ -200,7 +200,8 @@ async fn push_one(world: &World, ledger: &Ledger, ids: &AtomicU64) {
     for id in &named {
         ledger.note(&format!("sent {id}"));
     }
-    let json: Vec<_> = named.iter().map(|id| weather(&format!("a{}", id % 7), (id % 13) as i64, [20.0, 70.0, 90.0][(id % 3) as usize], *id as i64)).collect();
+    let json: Vec<_> =
+        named.iter().map(|id| weather(&format!("a{}", id % 7), (id % 13) as i64, [20.0, 70.0, 90.0][(id % 3) as usize], *id as i64)).collect();
     world.push("weather", format!("[{}]", json.join(","))).await.unwrap();
     for id in &named {
         ledger.note(&format!("acked {id}"));
@@ -295,9 +296,7 @@ async fn check(folder: &Path) {
     }
     assert!(loads.values().all(|rows| *rows == FILE_ROWS), "a load is in as a whole or not at all: {loads:?}");
     let ledger = std::fs::read_to_string(Ledger::path(folder)).unwrap();
-    let named = |word: &str| -> BTreeSet<i64> {
-        ledger.lines().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok()).collect()
-    };
+    let named = |word: &str| -> BTreeSet<i64> { ledger.lines().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok()).collect() };
     let (sent, acked, loaded) = (named("sent "), named("acked "), named("loaded "));
     assert!(!acked.is_empty() && !loaded.is_empty());
     for id in &acked {

@@ -106,7 +106,11 @@ async fn a_stream_takes_batches_in_order_once_and_again_after_it_broke_off() {
     parts.config.bulk_bytes = 1_000;
     let world = World::open(parts).await;
     world.apply(definitions(60)).await.unwrap();
-    let begin = || world.ingest.load_stream("main", StreamLoad { view: "weather".into(), stream_id: "backfill-1".into(), author: "ada".into(), message: String::new() });
+    let begin = || {
+        world
+            .ingest
+            .load_stream("main", StreamLoad { view: "weather".into(), stream_id: "backfill-1".into(), author: "ada".into(), message: String::new() })
+    };
     let mut stream = begin().await.unwrap();
     stream.write(Some(0), batch(0..30)).await.unwrap();
     stream.write(Some(0), batch(0..30)).await.unwrap();

@@ -130,11 +130,18 @@ impl object_store::ObjectStore for Faulty {
         options: object_store::PutMultipartOptions,
     ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
         if self.down.load(Ordering::SeqCst) {
-            return Err(object_store::Error::NotImplemented { operation: "put_multipart".to_owned(), implementer: "a store that is down".to_owned() });
+            return Err(object_store::Error::NotImplemented {
+                operation: "put_multipart".to_owned(),
+                implementer: "a store that is down".to_owned(),
+            });
         }
         self.inner.put_multipart_opts(location, options).await
     }
-    async fn get_opts(&self, location: &object_store::path::Path, options: object_store::GetOptions) -> object_store::Result<object_store::GetResult> {
+    async fn get_opts(
+        &self,
+        location: &object_store::path::Path,
+        options: object_store::GetOptions,
+    ) -> object_store::Result<object_store::GetResult> {
         self.inner.get_opts(location, options).await
     }
     fn delete_stream(

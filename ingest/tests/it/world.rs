@@ -11,9 +11,7 @@ use anabranch_ingest::{CrashPoints, Ingest, IngestConfig, IngestParts, NoCrash, 
 use anabranch_offline_store::{Locations, Namespace, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, quarantine_shape};
 use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore, OnlineStoreExt, PackedRow, rows_of};
 use anabranch_registry::{Applied, ApplyRequest};
-use anabranch_versioning::{
-    CommitId, Files, MetadataStore, RealFiles, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects,
-};
+use anabranch_versioning::{CommitId, Files, MetadataStore, RealFiles, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
@@ -43,7 +41,8 @@ impl Parts {
         let ids = RandomIds::from_os();
         std::fs::create_dir_all(folder).unwrap();
         let metadata = SqliteMetadata::open(&folder.join("metadata.db"), &ids).await.unwrap();
-        let config = EmbeddedConfig { hot_bytes: 1 << 20, block_cache_bytes: 1 << 20, memtable_bytes: 1 << 20, reserve_bytes: 0, ..EmbeddedConfig::default() };
+        let config =
+            EmbeddedConfig { hot_bytes: 1 << 20, block_cache_bytes: 1 << 20, memtable_bytes: 1 << 20, reserve_bytes: 0, ..EmbeddedConfig::default() };
         let online = EmbeddedOnlineStore::open(folder.join("online"), &config, &ids).await.unwrap();
         Self {
             metadata: Arc::new(metadata),

@@ -289,31 +289,3 @@ async fn nodes_are_shared_between_commits() {
     let grown = size().await - before;
     assert!(grown < 60_000, "{grown} bytes for one key");
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zz_timing() {
-    let folder = tempfile::tempdir().unwrap();
-    let fixture = on_disk(folder.path()).await;
-    for chunk in 0..10 {
-        let many = (0..20_000).map(|number| put(&format!("key/{:08}", chunk * 20_000 + number), "a value of some length that is longer")).collect();
-        let t = std::time::Instant::now();
-        commit(&fixture, many).await.unwrap();
-        println!("bulk 20k {:?}", t.elapsed());
-    }
-    let mut times = vec![];
-    for n in 0..300 {
-        let t = std::time::Instant::now();
-        commit(&fixture, vec![put(&format!("key/{:08}", n * 613), "x")]).await.unwrap();
-        times.push(t.elapsed());
-    }
-    times.sort();
-    println!("single p50 {:?} p99 {:?}", times[150], times[297]);
-    let t = std::time::Instant::now();
-    let tasks = (0..64).map(|w| { let r = fixture.repository.clone(); tokio::spawn(async move { for i in 0..50 { r.commit("main", request(vec![put(&format!("w/{w}/{i}"), "x")])).await.unwrap(); } }) });
-    join_all(tasks).await;
-    println!("3200 commits {:?}", t.elapsed());
-    let h = head(&fixture).await;
-    let t = std::time::Instant::now();
-    let n = content(&fixture.repository, &h).await.len();
-    println!("scan {n} by 7: {:?}", t.elapsed());
-}
