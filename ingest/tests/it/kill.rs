@@ -174,7 +174,7 @@ async fn child(folder: &Path, plan: Plan) {
     if world.repository.log(&world.head().await, 2).await.unwrap().commits.len() < 2 {
         world.apply(definitions(60)).await.unwrap();
     }
-    let ids = Arc::new(AtomicU64::new(plan.child * 100_000));
+    let ids = Arc::new(AtomicU64::new(plan.child * 1_000_000_000));
     let mut tasks = Vec::new();
     // A merge only moves forward, and so wants a branch that rests.
     if plan.point == Some(CrashPoint::Merged) || plan.child % 7 == 6 {

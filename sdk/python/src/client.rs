@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use anabranch_client::{
     BulkOptions, Changes, Client, ClientConfig, Definition, Error, FileFormat, FileOptions, HistoricalQuery, Launcher, OnlineFeatures, OnlineQuery,
-    PushOptions, ReadQuery, Rows,
+    PushOptions, ReadQuery, Rows, Selection,
 };
-use anabranch_core::selection::Selection;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;

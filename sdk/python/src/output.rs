@@ -1,8 +1,8 @@
 //! Values for Python: tables that speak Arrow, and JSON as plain objects.
 
 use anabranch_client::data_type_of;
-use anabranch_core::columns::{conform, value_at};
-use anabranch_core::{Timestamp, Value};
+use anabranch_client::{Timestamp, Value};
+use anabranch_client::{conform, value_at};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use chrono::DateTime;

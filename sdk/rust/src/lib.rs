@@ -39,11 +39,13 @@ mod columns;
 mod flight;
 mod upload;
 
+pub use anabranch_core::columns::{column_of, conform, value_at};
 pub use anabranch_core::definition::{
     Check, Definition, DefinitionKind, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Partition, Projection, Rule, Source,
     SourceKind,
 };
-pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp};
+pub use anabranch_core::selection::Selection;
+pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp, Value};
 
 pub use bulk::{BulkOptions, Ingested};
 pub use client::{Client, ClientConfig};
