@@ -1,5 +1,7 @@
 //! Holds the import arrows between the crates (see `ARCHITECTURE.md`), and which of them know the wire's types.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};

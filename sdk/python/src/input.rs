@@ -3,9 +3,7 @@
 //! A column of plain values has the type that all its values share: bool, i64, f64, string, bytes, timestamp, or a list of these; integers beside floats
 //! are floats. Nothing is parsed or rounded. A time without a zone is UTC.
 
-use anabranch_client::column_of;
-use anabranch_client::{DataType, Scalar, Value};
-use anabranch_client::{Reader, Timestamp};
+use anabranch_client::{DataType, Reader, Scalar, Timestamp, Value, column_of};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema};
