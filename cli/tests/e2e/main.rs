@@ -1,5 +1,7 @@
 //! The client and the command line against real servers.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know as tests")]
+
 mod client;
 mod commands;
 mod open;

@@ -1,5 +1,7 @@
 //! Ingest with its stores: the dual write, barriers, loads, the law of the two stores, and kill -9 at every step.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests, which clippy does not know as tests; seeds are printed")]
+
 mod barrier;
 mod kill;
 mod law;
