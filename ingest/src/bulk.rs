@@ -1,6 +1,6 @@
 //! Loads: files and bulk streams, which are committed first and published from the commit.
 //!
-//! A load is a source of its own ([`crate::source`]) with one arrival, fixed before its first row is committed. Its rows are judged by the definitions at
+//! A load is a source of its own (`source.rs`) with one arrival, fixed before its first row is committed. Its rows are judged by the definitions at
 //! the head when it begins, which its commits read: had they changed meanwhile, the load is refused and begins again under the new ones, as
 //! another source.
 //!

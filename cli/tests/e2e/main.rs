@@ -1,6 +1,10 @@
 //! The client and the command line against real servers.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not know as tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, which clippy does not know as tests; real processes take real time"
+)]
 
 mod client;
 mod commands;
