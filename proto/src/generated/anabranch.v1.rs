@@ -520,7 +520,7 @@ pub struct FeatureColumn {
 pub struct Column {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// As core spells it: i64, list<f32>, vector\<3> …
+    /// As core spells it: `i64`, `list<f32>`, `vector<3>` …
     #[prost(string, tag = "2")]
     pub r#type: ::prost::alloc::string::String,
     /// Rows that are null, ascending.
