@@ -13,7 +13,7 @@ def held_out_error(features: np.ndarray, label: np.ndarray, month: np.ndarray) -
     """
     known = ~np.isnan(label)
     last = month.max()
-    cut = max(1, round(last * 0.75)) if last > 1 else None
+    cut = max(1, min(last - 1, round(last * 0.75))) if last > 1 else None
     order = np.arange(len(label))
     train = known & ((month <= cut) if cut else (order < len(label) * 0.75))
     test = known & ~train
