@@ -11,7 +11,6 @@ args = arguments()
 start = time.perf_counter()
 connection = duckdb.connect()
 connection.execute("SET threads = 2")
-connection.execute("SET preserve_insertion_order = false")
 columns = ", ".join(f"v{view}.f{view}_{i}" for view in range(args.views) for i in range(args.features))
 joins = "\n".join(
     f"ASOF LEFT JOIN read_parquet('{args.folder}/view{view}.parquet') v{view} ON s.entity = v{view}.entity AND s.event_timestamp >= v{view}.at"
