@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::pit_join::open_store;
-use crate::report::{Report, median_s, now, say};
+use crate::report::{Report, START_US, median_s, now, say};
 
 #[derive(Args, Serialize, Clone, Debug)]
 pub(crate) struct Options {
@@ -77,7 +77,7 @@ async fn create(store: &Arc<OfflineStore>) -> anyhow::Result<TableName> {
 fn rows(count: usize, number: usize) -> anyhow::Result<RecordBatch> {
     let first = (number * count) as i64;
     let positions = || first..first + count as i64;
-    let time = |at: i64| 1_767_225_600_000_000 + at * 1_000;
+    let time = |at: i64| START_US + at * 1_000;
     let times = || Arc::new(TimestampMicrosecondArray::from_iter_values(positions().map(time)).with_timezone("UTC")) as ArrayRef;
     Ok(RecordBatch::try_from_iter([
         ("entity", Arc::new(Int64Array::from_iter_values(positions().map(|i| i * 7_919 % 10_007))) as ArrayRef),

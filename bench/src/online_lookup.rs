@@ -17,8 +17,8 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::report::{Report, now, percentile_us, say};
-use crate::server::{Bed, START_US};
+use crate::report::{Report, START_US, now, percentile_us, say};
+use crate::server::Bed;
 
 #[derive(Args, Serialize, Clone, Debug)]
 pub(crate) struct Options {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+/// When every workload begins: 2026-01-01, in UTC microseconds.
+pub(crate) const START_US: i64 = 1_767_225_600_000_000;
+
 /// One run of a scenario.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {

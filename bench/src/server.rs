@@ -7,9 +7,6 @@ use anabranch_core::{DataType, Scalar};
 use anabranch_server::{Config, RunningServer, Server};
 use tempfile::TempDir;
 
-/// 2026-01-01.
-pub(crate) const START_US: i64 = 1_767_225_600_000_000;
-
 /// A running server and its folder.
 pub(crate) struct Bed {
     pub(crate) server: RunningServer,

@@ -17,10 +17,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::{Options, ours};
-use crate::report::say;
+use crate::report::{START_US, say};
 
-/// 2026-01-01.
-pub(super) const START_US: i64 = 1_767_225_600_000_000;
 const DAY_US: i64 = 86_400_000_000;
 const CHUNK: usize = 1 << 17;
 

@@ -18,9 +18,8 @@ use futures::StreamExt as _;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::data::START_US;
 use super::{Layout, Options, Run};
-use crate::report::{now, peak_rss_mb};
+use crate::report::{START_US, now, peak_rss_mb};
 
 /// Where our tables lie, within the folder of the data.
 pub(super) const FOLDER: &str = "own";
