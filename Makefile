@@ -26,7 +26,8 @@ test: setup lint doc test-rust test-python test-demo ## Set everything up and ru
 	@echo "all checks and tests passed"
 
 .PHONY: bench
-bench: setup ## Run the side-by-side benchmarks (release build)
+bench: ## Run the side-by-side benchmarks (release build)
+	@scripts/setup bench
 	@scripts/bench
 
 .PHONY: setup-demo

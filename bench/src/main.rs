@@ -10,6 +10,7 @@ mod online_lookup;
 mod pit_join;
 mod report;
 mod server;
+mod versioning;
 
 use clap::{Parser, Subcommand};
 
@@ -34,6 +35,8 @@ enum Scenario {
     OnlineLookup(online_lookup::Options),
     /// Pushes to both stores, until they are in a commit.
     Ingest(ingest::Options),
+    /// Branches, commits, merges, diffs and reads on a map of N keys.
+    Versioning(versioning::Options),
     /// Appends to one table, to show that the cost of a commit does not grow.
     Append(append::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
         Scenario::Ingest(options) => ingest::run(&options)?,
         Scenario::Append(options) => append::run(&options)?,
+        Scenario::Versioning(options) => versioning::run(&options)?,
     };
     report.print(arguments.json)
 }
