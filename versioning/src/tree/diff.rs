@@ -55,11 +55,11 @@ async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Fron
         if open_right {
             right.open_head(reader, range).await?;
         }
-        if open_left || open_right {
+        if open_left || open_right || pass_equal_entries(left, right) {
             continue;
         }
-        let order = match (left.entry(range), right.entry(range)) {
-            (Some((a, _)), Some((b, _))) => a.cmp(&b),
+        let order = match (left.key(range), right.key(range)) {
+            (Some(a), Some(b)) => a.cmp(b),
             (Some(_), None) => Ordering::Less,
             (None, _) => Ordering::Greater,
         };
@@ -73,6 +73,22 @@ async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Fron
             return Ok(Some(Difference { key: Key::stored(key)?, left: old, right: new }));
         }
     }
+}
+
+/// Passes over entries that both sides have, as far as the two leaves go; answers whether there were any.
+fn pass_equal_entries(left: &mut Frontier, right: &mut Frontier) -> bool {
+    let (Some((a, i)), Some((b, j))) = (left.stack.last_mut(), right.stack.last_mut()) else { return false };
+    if !a.is_leaf() || !b.is_leaf() {
+        return false;
+    }
+    let (first, most) = (*i, (a.len() - *i).min(b.len() - *j));
+    // Beyond the range there is nothing to be found, and what is equal is passed in any case.
+    let equal = (0..most).take_while(|step| a.item(first + step) == b.item(*j + step)).count();
+    *i += equal;
+    *j += equal;
+    left.pop_ended();
+    right.pop_ended();
+    equal > 0
 }
 
 /// The rest of one tree: nodes from the root down, each with its next item.
@@ -116,13 +132,15 @@ impl Frontier {
         (!beyond).then(|| Head::Subtree(node.level(), node.child(*index).hash))
     }
 
-    fn entry(&self, range: &Range) -> Option<(Bytes, Bytes)> {
+    /// The key of the entry that comes next, if it lies within the range.
+    fn key(&self, range: &Range) -> Option<&[u8]> {
         let (node, index) = self.stack.last()?;
-        (node.is_leaf() && !range.is_above(node.key(*index))).then(|| (node.key_bytes(*index), node.value(*index)))
+        (node.is_leaf() && !range.is_above(node.key(*index))).then(|| node.key(*index))
     }
 
     fn take(&mut self, range: &Range) -> Option<(Bytes, Bytes)> {
-        let entry = self.entry(range);
+        let within = self.key(range).is_some();
+        let entry = self.stack.last().filter(|_| within).map(|(node, index)| (node.key_bytes(*index), node.value(*index)));
         self.pass();
         entry
     }

@@ -113,6 +113,11 @@ impl Node {
         self.len().checked_sub(1).map(|last| self.key(last))
     }
 
+    /// An item as it is written: equal items have equal bytes.
+    pub(crate) fn item(&self, index: usize) -> &[u8] {
+        &self.bytes[self.offsets[index] as usize..self.item_end(index)]
+    }
+
     /// The value of an entry of a leaf.
     pub(crate) fn value(&self, index: usize) -> Bytes {
         self.bytes.slice(self.payload_start(index) + 4..self.item_end(index))
