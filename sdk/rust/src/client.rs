@@ -146,6 +146,11 @@ impl Client {
         self.target.repository.clone()
     }
 
+    /// A branch, or where none is named the client's ref.
+    pub(crate) fn or_own_ref(&self, branch: &str) -> String {
+        if branch.is_empty() { self.target.r#ref.clone() } else { branch.to_owned() }
+    }
+
     pub(crate) fn author(&self) -> String {
         self.config.author.clone()
     }

@@ -170,7 +170,7 @@ impl fmt::Display for Conflicts {
 }
 
 impl Client {
-    /// Merges a ref into a branch; empty for `main`. `message` may be empty.
+    /// Merges a ref into a branch; empty for the client's ref. `message` may be empty.
     ///
     /// # Errors
     /// As [`Client::merge_with`].
@@ -178,7 +178,7 @@ impl Client {
         self.merge_with(source, into, &MergeOptions { message: message.to_owned(), ..MergeOptions::default() }).await
     }
 
-    /// Merges a ref into a branch, as the options say; empty for `main`.
+    /// Merges a ref into a branch, as the options say; empty for the client's ref.
     ///
     /// # Errors
     /// [`Error::Conflicts`] where both sides changed the same, and then nothing is changed; a dry run lists them instead. `not_found` for an unknown
@@ -187,7 +187,7 @@ impl Client {
         let request = v1::MergeRequest {
             repository: self.repository_name(),
             source: source.to_owned(),
-            into: into.to_owned(),
+            into: self.or_own_ref(into),
             author: self.author(),
             message: options.message.clone(),
             strategy: options.strategy.name().to_owned(),
@@ -217,7 +217,7 @@ impl Client {
         })
     }
 
-    /// Takes back, on a branch, what a commit changed, in a new commit; the branch empty for `main`.
+    /// Takes back, on a branch, what a commit changed, in a new commit; the branch empty for the client's ref.
     ///
     /// # Errors
     /// [`Error::Conflicts`] where later commits changed the same, and then nothing is changed; `failed_precondition` where there is nothing to take back;
@@ -227,7 +227,7 @@ impl Client {
         replayed(unary!(self, versioning.revert(request), Retry::Never).await?)
     }
 
-    /// Makes, on a branch, what a commit changed elsewhere, in a new commit; the branch empty for `main`.
+    /// Makes, on a branch, what a commit changed elsewhere, in a new commit; the branch empty for the client's ref.
     ///
     /// # Errors
     /// As [`Client::revert`].
@@ -236,14 +236,14 @@ impl Client {
         replayed(unary!(self, versioning.cherry_pick(request), Retry::Never).await?)
     }
 
-    /// Moves a branch to the commit at a ref; the branch empty for `main`.
+    /// Moves a branch to the commit at a ref; the branch empty for the client's ref.
     ///
     /// # Errors
     /// `failed_precondition` for a protected branch, `conflict` where the head is not the expected one, `not_found` for an unknown ref.
     pub async fn reset(&self, to: &str, branch: &str, options: &ResetOptions) -> Result<Reset, Error> {
         let request = v1::ResetRequest {
             repository: self.repository_name(),
-            branch: branch.to_owned(),
+            branch: self.or_own_ref(branch),
             to: to.to_owned(),
             expected: options.expected.clone(),
             rewind_offsets: options.rewind_offsets,
@@ -256,7 +256,7 @@ impl Client {
     fn replay(&self, commit: &str, branch: &str, options: &ReplayOptions) -> v1::ReplayRequest {
         v1::ReplayRequest {
             repository: self.repository_name(),
-            branch: branch.to_owned(),
+            branch: self.or_own_ref(branch),
             commit: commit.to_owned(),
             parent: options.parent,
             author: self.author(),

@@ -93,12 +93,12 @@ impl Client {
         unary!(self, versioning.protect_branch(request), Retry::Safe).await.map(branch)
     }
 
-    /// One branch; empty for `main`.
+    /// One branch; empty for the client's ref.
     ///
     /// # Errors
     /// `not_found` where there is none.
     pub async fn branch(&self, name: &str) -> Result<Branch, Error> {
-        let request = v1::GetBranchRequest { repository: self.repository_name(), name: name.to_owned() };
+        let request = v1::GetBranchRequest { repository: self.repository_name(), name: self.or_own_ref(name) };
         unary!(self, versioning.get_branch(request), Retry::Safe).await.map(branch)
     }
 
@@ -120,14 +120,14 @@ impl Client {
         }
     }
 
-    /// The moves of a branch's head, newest first; the branch empty for `main`, 0 for the server's limit.
+    /// The moves of a branch's head, newest first; the branch empty for the client's ref, 0 for the server's limit.
     ///
     /// # Errors
     /// `not_found` where there is no such branch.
     pub async fn reflog(&self, branch: &str, limit: u32) -> Result<Vec<HeadMove>, Error> {
         let (mut moves, mut page_token, mut pages) = (Vec::new(), String::new(), Pages::new(self, limit));
         while let Some(limit) = pages.next(moves.len()) {
-            let request = v1::ReflogRequest { repository: self.repository_name(), branch: branch.to_owned(), limit, page_token };
+            let request = v1::ReflogRequest { repository: self.repository_name(), branch: self.or_own_ref(branch), limit, page_token };
             let reply = unary!(self, versioning.reflog(request), Retry::Safe).await?;
             moves.extend(reply.moves.into_iter().map(head_move));
             page_token = reply.next_page_token;

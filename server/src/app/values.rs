@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use anabranch_core::definition::Definition;
-use anabranch_ingest::Offset;
+use anabranch_ingest::offset::Offset;
 use anabranch_offline_store::entry::{SnapshotEntry, TableEntry, snapshot_key};
 use anabranch_versioning::{Difference, KeyKind, MapReader};
 use base64::Engine;

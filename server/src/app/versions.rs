@@ -47,9 +47,10 @@ impl Scope {
         resolved.branch.ok_or_else(|| Error::Precondition(format!("{:?} is not a branch, and only branches can be written to", self.reference)))
     }
 
-    /// The branch of a name; empty for `main`.
-    pub(crate) async fn branch_named(&self, name: &str) -> Result<BranchInfo> {
-        Ok(self.repo.versions.branch(or_main(name)).await?)
+    /// The branch that the scope's ref is, to be looked at.
+    pub(crate) async fn named_branch(&self) -> Result<BranchInfo> {
+        let resolved = self.resolve().await?;
+        resolved.branch.ok_or_else(|| Error::argument("branch", format!("{:?} is not a branch", self.reference)))
     }
 
     /// Branches whose name begins with `prefix`.
@@ -66,9 +67,9 @@ impl Scope {
         Ok(Listed::cut(found, limit, |tag| tag.name.clone()))
     }
 
-    /// The moves of a branch's head, newest first.
-    pub(crate) async fn reflog(&self, branch: &str, limit: u32, page_token: &str) -> Result<Listed<ReflogEntry>> {
-        let branch = self.branch_named(branch).await?;
+    /// The moves of the head of the scope's branch, newest first.
+    pub(crate) async fn reflog(&self, limit: u32, page_token: &str) -> Result<Listed<ReflogEntry>> {
+        let branch = self.named_branch().await?;
         let before = match page_token {
             "" => None,
             token => Some(token.parse().map_err(|_| bad_token(token))?),

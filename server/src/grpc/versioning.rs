@@ -41,7 +41,7 @@ impl Versioning for Grpc {
     async fn get_branch(&self, request: Request<v1::GetBranchRequest>) -> Result<Response<v1::Branch>, Status> {
         let m = request.get_ref();
         let scope = self.enter(&request, Verb::ReadVersions, (&m.repository, &m.name)).await?;
-        Ok(Response::new(versions::branch(scope.branch_named(&m.name).await?)))
+        Ok(Response::new(versions::branch(scope.named_branch().await?)))
     }
 
     async fn list_branches(&self, request: Request<v1::ListBranchesRequest>) -> Result<Response<v1::ListBranchesReply>, Status> {
@@ -55,7 +55,7 @@ impl Versioning for Grpc {
     async fn reflog(&self, request: Request<v1::ReflogRequest>) -> Result<Response<v1::ReflogReply>, Status> {
         let m = request.get_ref();
         let scope = self.enter(&request, Verb::ReadVersions, (&m.repository, &m.branch)).await?;
-        let listed = scope.reflog(&m.branch, m.limit, &m.page_token).await?;
+        let listed = scope.reflog(m.limit, &m.page_token).await?;
         let moves = listed.items.into_iter().map(versions::head_move).collect();
         Ok(Response::new(v1::ReflogReply { moves, next_page_token: listed.next }))
     }

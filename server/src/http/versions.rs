@@ -230,7 +230,7 @@ pub(super) async fn branches(call: Call) -> Answer {
 pub(super) async fn branch(call: Call) -> Answer {
     let query: Named = call.query()?;
     let scope = call.enter(Verb::ReadVersions, &query.repository, &query.name).await?;
-    Ok(axum::Json(json::branch(scope.branch_named(&query.name).await?)))
+    Ok(axum::Json(json::branch(scope.named_branch().await?)))
 }
 
 pub(super) async fn create_branch(mut call: Call) -> Answer {
@@ -261,7 +261,7 @@ pub(super) async fn protect_branch(mut call: Call) -> Answer {
 pub(super) async fn reflog(call: Call) -> Answer {
     let query: Moves = call.query()?;
     let scope = call.enter(Verb::ReadVersions, &query.repository, &query.branch).await?;
-    let listed = scope.reflog(&query.branch, query.limit, &query.page_token).await?;
+    let listed = scope.reflog(query.limit, &query.page_token).await?;
     let moves: Vec<_> = listed.items.into_iter().map(json::head_move).collect();
     Ok(axum::Json(json::paged(json!({"moves": moves}), listed.next)))
 }
