@@ -42,7 +42,7 @@ pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;
 pub(crate) use uploads::Spool;
 pub(crate) use values::{FieldDifference, Stored};
-pub(crate) use versions::{DEFAULT_BRANCH, or_main};
+pub(crate) use versions::DEFAULT_BRANCH;
 
 /// The author of a change whose maker gave no name.
 pub(crate) const ANONYMOUS: &str = "anonymous";

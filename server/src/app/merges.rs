@@ -120,6 +120,7 @@ impl Scope {
             message: some(options.message),
             strategy: strategy(&options.strategy)?,
             metadata_writes: Vec::new(),
+            guard: None,
         };
         Ok(match replay {
             Replay::Revert => self.repo.ingest.revert(&branch.name, request).await?,
@@ -140,6 +141,7 @@ impl Scope {
             expected,
             rewind_offsets: options.rewind_offsets,
             metadata_writes: Vec::new(),
+            guard: None,
         };
         Ok(self.repo.ingest.reset(&branch.name, request).await?)
     }
