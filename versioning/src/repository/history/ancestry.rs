@@ -75,7 +75,12 @@ impl Common {
     /// What the source has in common with a later head, reading only what the head gained; `None` if the later head does not have the earlier one.
     ///
     /// Whatever the new head has in common with the source beyond what the old one had is among the commits that the head gained.
-    pub(in crate::repository) async fn advanced(&self, reader: &dyn CommitReader, from: &CommitId, to: &CommitId) -> Result<Option<Option<CommitId>>> {
+    pub(in crate::repository) async fn advanced(
+        &self,
+        reader: &dyn CommitReader,
+        from: &CommitId,
+        to: &CommitId,
+    ) -> Result<Option<Option<CommitId>>> {
         let mut best = match self.base {
             Some(base) => Some((self.floor, base)),
             None => None,

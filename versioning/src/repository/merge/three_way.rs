@@ -140,12 +140,7 @@ pub(in crate::repository) async fn moved(reader: &dyn NodeReader, then: &Root, n
 }
 
 /// Merges, reading only what theirs changed and what resolvers ask for.
-pub(in crate::repository) async fn three_way(
-    trees: &Trees<'_>,
-    operation: Operation,
-    strategy: Strategy,
-    resolvers: &Resolvers,
-) -> Result<ThreeWay> {
+pub(in crate::repository) async fn three_way(trees: &Trees<'_>, operation: Operation, strategy: Strategy, resolvers: &Resolvers) -> Result<ThreeWay> {
     let recorded = Mutex::new(Reads::default());
     let view = |root| DraftView { reader: trees.reader, root };
     let ours = Recorder { view: view(trees.ours), reads: &recorded };
