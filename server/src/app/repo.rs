@@ -6,10 +6,11 @@ use std::time::Duration;
 use anabranch_core::definition::Definitions;
 use anabranch_core::{Clock, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
-use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash};
-use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions};
+use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
+use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
 use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore};
-use anabranch_versioning::{CommitId, RealFiles, Repository, RepositoryOptions, SqliteMetadata, local_objects_on};
+use anabranch_registry::FeatureResolver;
+use anabranch_versioning::{CommitId, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on};
 
 use super::definitions::DefinitionsCache;
 use super::online::Lookups;
@@ -40,7 +41,8 @@ impl Repo {
         let files = Arc::new(RealFiles);
         let metadata = Arc::new(SqliteMetadata::open(&folder.metadata, ids.as_ref()).await?);
         let objects = local_objects_on(files.clone(), &folder.objects)?;
-        let options = RepositoryOptions { name: name.to_owned(), ..RepositoryOptions::default() };
+        let mut options = RepositoryOptions { name: name.to_owned(), ..RepositoryOptions::default() };
+        options.resolvers.extend(resolvers());
         let versions = Repository::open(metadata, Arc::clone(&objects), Arc::clone(&clock), ids.clone(), options).await?;
         let locations = Locations::local(&folder.objects)?;
         let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
@@ -81,6 +83,11 @@ impl Repo {
             tracing::warn!(%error, repository = self.name, "the online store was not synced; it is refilled from history");
         }
     }
+}
+
+/// Who decides merges, by the kind of key that they own.
+fn resolvers() -> [Arc<dyn Resolver>; 3] {
+    [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)]
 }
 
 fn ingest_config(config: &Config) -> IngestConfig {

@@ -2,7 +2,10 @@
 
 mod commits;
 mod crashes;
+mod merges;
 mod refs;
+mod replays;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::path::Path;
