@@ -2,6 +2,8 @@
 
 mod commits;
 mod crashes;
+mod leases;
+mod names;
 mod refs;
 
 use std::collections::BTreeMap;
