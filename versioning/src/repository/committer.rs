@@ -268,7 +268,9 @@ impl Committer {
     }
 
     async fn publish(&self, finished: Finished) -> Result<bool> {
-        let Finished { fresh, head, writes } = finished;
+        let Finished { fresh, mut head, writes } = finished;
+        // Postgres keeps no NUL in a text, and one author's must not fail the group; the commit has it as given.
+        head.steps.iter_mut().for_each(|step| step.author.retain(|c| c != '\0'));
         let pack = self.store.write_pack(&fresh).await?;
         let (commits, bytes) = (head.steps.len(), pack.as_ref().map_or(0, |pack| pack.bytes));
         let last = head.steps.last().map(|step| step.commit);
