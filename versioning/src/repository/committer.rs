@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 
 use super::draft::{Draft, Finished};
 use super::lease::{LINGER, LeaseOptions, Turns};
-use super::{Merge, MergeJob};
+use super::merge::{MoveJob, Moved};
 use crate::store::Store;
 use crate::{CommitId, CommitRequest, Committed, Error, Publication, Result};
 
@@ -47,14 +47,14 @@ const REFLOG_LOOK: usize = 1024;
 /// A request and where its answer goes.
 pub(super) enum Job {
     Commit(Box<CommitRequest>, oneshot::Sender<Result<Committed>>),
-    Merge(MergeJob, oneshot::Sender<Result<Merge>>),
+    Move(Box<MoveJob>, oneshot::Sender<Result<Moved>>),
 }
 
 impl Job {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Commit(_, answer) => answer.is_closed(),
-            Self::Merge(_, answer) => answer.is_closed(),
+            Self::Move(_, answer) => answer.is_closed(),
         }
     }
 
@@ -62,10 +62,10 @@ impl Job {
         // A caller that gave up has no use for the answer.
         match (self, outcome) {
             (Self::Commit(_, answer), Ok(Outcome::Committed(committed))) => drop(answer.send(Ok(committed))),
-            (Self::Merge(_, answer), Ok(Outcome::Merged(merge))) => drop(answer.send(Ok(merge))),
+            (Self::Move(_, answer), Ok(Outcome::Moved(moved))) => drop(answer.send(Ok(moved))),
             (Self::Commit(_, answer), Err(error)) => drop(answer.send(Err(error))),
-            (Self::Merge(_, answer), Err(error)) => drop(answer.send(Err(error))),
-            (Self::Commit(..), Ok(Outcome::Merged(_))) | (Self::Merge(..), Ok(Outcome::Committed(_))) => {}
+            (Self::Move(_, answer), Err(error)) => drop(answer.send(Err(error))),
+            (Self::Commit(..), Ok(Outcome::Moved(_))) | (Self::Move(..), Ok(Outcome::Committed(_))) => {}
         }
     }
 }
@@ -73,7 +73,7 @@ impl Job {
 #[derive(Clone, Copy)]
 enum Outcome {
     Committed(Committed),
-    Merged(Merge),
+    Moved(Moved),
 }
 
 /// The committers of all branches that were written to.
@@ -247,7 +247,7 @@ impl Committer {
             }
             outcomes.push(match job {
                 Job::Commit(request, _) => draft.commit(request).await.map(Outcome::Committed),
-                Job::Merge(merge, _) => draft.merge(merge).await.map(Outcome::Merged),
+                Job::Move(job, _) => draft.move_head(job).await.map(Outcome::Moved),
             });
         }
         if draft.is_empty() {
