@@ -35,7 +35,7 @@ pub use merge::{
 };
 pub use metadata::{
     BranchInfo, Fence, HeadMove, HeadStep, LeaseState, Location, MemoryMetadata, MetadataDump, MetadataStore, MetadataWrite, PackSummary,
-    Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
+    PostgresMetadata, Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};

@@ -48,17 +48,17 @@ pub struct RepositoryOptions {
     pub cache_bytes: u64,
     /// The most commits that go out as one pack and one transaction.
     pub group_limit: usize,
-    /// Where several servers share the repository: how a committer takes turns with the others'. Without it this process must be the only one that commits.
-    pub lease: Option<LeaseOptions>,
     /// Who decides the merges of which kinds; see [`Resolver`].
     pub resolvers: Vec<Arc<dyn Resolver>>,
+    /// Where several servers share the repository: how a committer takes turns with the others'. Without it this process must be the only one that commits.
+    pub lease: Option<LeaseOptions>,
 }
 
 impl Default for RepositoryOptions {
     fn default() -> Self {
         // What is named by the hash of what was read speaks for whatever commit that hash is true of.
         let resolvers: Vec<Arc<dyn Resolver>> = vec![Arc::new(Union::of([KeyKind::Evidence]))];
-        Self { name: "default".to_owned(), cache_bytes: 64 << 20, group_limit: 256, lease: None, resolvers }
+        Self { name: "default".to_owned(), cache_bytes: 64 << 20, group_limit: 256, resolvers, lease: None }
     }
 }
 
@@ -113,7 +113,8 @@ impl Repository {
             store.metadata.create_branch(MAIN, &head, clock.now(), "anabranch").await?;
         }
         let resolvers = Arc::new(Resolvers::new(&options.resolvers));
-        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit);
+        let lease = options.lease.map(|lease| lease.of_this_instance(ids.as_ref()));
+        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit, lease);
         Ok(Arc::new(Self { name: options.name, store, clock, committers, resolvers }))
     }
 

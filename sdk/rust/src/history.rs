@@ -45,7 +45,7 @@ pub struct LogQuery {
     pub paths: Vec<String>,
     /// Only those of this time or later.
     pub since: Option<Timestamp>,
-    /// Only those before this time.
+    /// Only those of this time or earlier.
     pub until: Option<Timestamp>,
     /// Only those of this author; empty for all.
     pub author: String,

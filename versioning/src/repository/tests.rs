@@ -2,7 +2,9 @@
 
 mod commits;
 mod crashes;
+mod leases;
 mod merges;
+mod names;
 mod refs;
 mod replays;
 mod simulation;
