@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, history, ingest, online, quarantine, refs, rows, serve};
+use crate::commands::{dataset, definitions, history, ingest, merging, online, quarantine, refs, rows, serve};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]
@@ -33,8 +33,9 @@ pub(crate) struct Global {
     /// The branch, tag or commit to work on: a name, a commit's first letters, REF~1 [default: main]
     #[arg(long = "ref", global = true, value_name = "REF", default_value = "", hide_default_value = true)]
     pub(crate) reference: String,
-    /// Who makes the commits
-    #[arg(long, global = true, value_name = "NAME", env = "ANABRANCH_AUTHOR", hide_env_values = true)]
+    /// Who makes the commits [env: ANABRANCH_AUTHOR]
+    // Not by clap's `env`: `log --author` must not be filtered by it.
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) author: Option<String>,
     /// How long a call may take that moves no rows in bulk, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
@@ -54,8 +55,8 @@ pub(crate) enum Command {
     Apply(definitions::Apply),
     /// List definitions
     Definitions(definitions::List),
-    /// Show one definition as YAML
-    Show(definitions::Show),
+    /// Show a commit with what it changed, or a definition as YAML
+    Show(history::Show),
     /// Take in files of rows: Parquet, CSV or JSON lines
     Ingest(ingest::Ingest),
     /// Push rows, one JSON object a line
@@ -70,16 +71,26 @@ pub(crate) enum Command {
     GetOnline(online::GetOnline),
     /// Build point-in-time datasets, and list those that were saved
     Dataset(dataset::Dataset),
-    /// List, create and delete branches
+    /// List, create, show, rename, protect and delete branches
     Branch(refs::Branch),
+    /// Show where a branch's head has been
+    Reflog(refs::Reflog),
     /// List, create and delete tags
     Tag(refs::Tag),
     /// Show the history of a ref
     Log(history::Log),
     /// Show what differs between two refs
     Diff(history::Diff),
+    /// Show the youngest commit that two refs have in common
+    MergeBase(history::MergeBase),
     /// Merge a ref into a branch
-    Merge(history::Merge),
+    Merge(merging::Merge),
+    /// Take back what a commit changed
+    Revert(merging::Revert),
+    /// Make what a commit changed on another branch
+    CherryPick(merging::CherryPick),
+    /// Move a branch to any commit
+    Reset(merging::Reset),
     /// List and show rows that were refused
     Quarantine(quarantine::Quarantine),
 }
@@ -93,6 +104,18 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_author_of_a_log_is_whom_it_is_for() {
+        let asked = |line: &[&str]| match Cli::try_parse_from(line).unwrap().command {
+            Command::Log(log) => log.author,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked(&["anabranch", "log", "--author", "ada"]).as_deref(), Some("ada"));
+        assert_eq!(asked(&["anabranch", "log"]), None);
+        let makes = Cli::try_parse_from(["anabranch", "merge", "x", "--author", "ada"]).unwrap().global.author;
+        assert_eq!(makes.as_deref(), Some("ada"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(crate) mod dataset;
 pub(crate) mod definitions;
 pub(crate) mod history;
 pub(crate) mod ingest;
+pub(crate) mod merging;
 pub(crate) mod online;
 pub(crate) mod quarantine;
 pub(crate) mod refs;
@@ -23,7 +24,7 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Plan(plan) => definitions::plan(client, plan, output).await,
         Command::Apply(apply) => definitions::apply(client, apply, output).await,
         Command::Definitions(list) => definitions::list(client, list, output).await,
-        Command::Show(show) => definitions::show(client, show, output).await,
+        Command::Show(show) => history::show(client, show, output).await,
         Command::Ingest(files) => ingest::ingest(client, files, output).await,
         Command::Push(push) => rows::push(client, push, output).await,
         Command::Delete(delete) => rows::delete(client, delete, output).await,
@@ -32,10 +33,15 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::GetOnline(lookup) => online::get_online(client, lookup, output).await,
         Command::Dataset(dataset) => dataset::dataset(client, dataset, output).await,
         Command::Branch(branch) => refs::branch(client, branch, output).await,
+        Command::Reflog(reflog) => refs::reflog(client, reflog, output).await,
         Command::Tag(tag) => refs::tag(client, tag, output).await,
         Command::Log(log) => history::log(client, log, output).await,
         Command::Diff(diff) => history::diff(client, diff, output).await,
-        Command::Merge(merge) => history::merge(client, merge, output).await,
+        Command::MergeBase(pair) => history::merge_base(client, pair, output).await,
+        Command::Merge(merge) => merging::merge(client, merge, output).await,
+        Command::Revert(revert) => merging::revert(client, revert, output).await,
+        Command::CherryPick(pick) => merging::cherry_pick(client, pick, output).await,
+        Command::Reset(reset) => merging::reset(client, reset, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
     }
 }

@@ -17,7 +17,8 @@ enum Server {
 }
 
 pub(crate) async fn connect(global: &Global, launcher: &Launcher) -> Result<Client, Error> {
-    let author = global.author.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let author = global.author.clone().or_else(|| variable("ANABRANCH_AUTHOR")).or_else(|| variable("USER")).unwrap_or_default();
     let config = ClientConfig { timeout: Duration::from_secs(global.timeout), author, ..ClientConfig::default() };
     let client = match server(global, |name| var_os(name).filter(|value| !value.is_empty()))? {
         Server::At(url) => Client::connect_with(&url, config).await?,

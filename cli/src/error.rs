@@ -25,6 +25,8 @@ pub(crate) enum Error {
     Usage(String),
     #[error("{0}")]
     Missing(String),
+    #[error("the merge would conflict in {0} keys")]
+    WouldConflict(u64),
     #[error("{path}: {reason}")]
     File { path: String, reason: String },
     #[error("cannot write the output: {0}")]
@@ -67,6 +69,7 @@ impl Kinded for Error {
             Self::Core(error) => error.kind(),
             Self::Usage(_) | Self::File { .. } => ErrorKind::InvalidArgument,
             Self::Missing(_) => ErrorKind::NotFound,
+            Self::WouldConflict(_) => ErrorKind::Conflict,
             Self::Output(_) | Self::Runtime(_) => ErrorKind::Internal,
         }
     }

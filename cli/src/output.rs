@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use anabranch_client::{Conflict, StoredValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -69,9 +70,15 @@ impl Output {
         }
     }
 
-    /// Says what went wrong, on stderr.
+    /// Says what went wrong, on stderr; of what conflicts, every key.
     pub(crate) fn error(&mut self, error: &Error) {
-        let text = if self.json { error.to_json().to_string() } else { format!("error: {error}") };
+        let text = match error {
+            _ if self.json => error.to_json().to_string(),
+            Error::Client(anabranch_client::Error::Conflicts(found)) => {
+                format!("error: {error}\n{}", aligned(&CONFLICT_HEADERS, &conflict_rows(&found.conflicts)))
+            }
+            _ => format!("error: {error}"),
+        };
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
@@ -83,6 +90,36 @@ impl Output {
         let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
         style.map_or(bar.clone(), |style| bar.with_style(style))
     }
+}
+
+/// The columns of [`conflict_rows`].
+pub(crate) const CONFLICT_HEADERS: [&str; 5] = ["kind", "key", "ours", "theirs", "reason"];
+
+/// How long a value in a table of conflicts is.
+const CONFLICT_CELL: usize = 40;
+
+/// Conflicts for people: of each side's value the fields in which they differ.
+pub(crate) fn conflict_rows(conflicts: &[Conflict]) -> Vec<Vec<String>> {
+    let json = |side: &Option<StoredValue>| side.as_ref().map(StoredValue::to_json);
+    let row = |conflict: &Conflict| {
+        let (ours, theirs) = (json(&conflict.ours), json(&conflict.theirs));
+        let sides = [(&ours, &theirs), (&theirs, &ours)].map(|(side, other)| side_cell(side.as_ref(), other.as_ref()));
+        let [ours, theirs] = sides;
+        vec![conflict.kind.clone(), conflict.key.clone(), ours, theirs, conflict.reason.clone()]
+    };
+    conflicts.iter().map(row).collect()
+}
+
+fn side_cell(side: Option<&Json>, other: Option<&Json>) -> String {
+    let Some(side) = side else { return "not there".to_owned() };
+    let text = match (side, other) {
+        (Json::Object(fields), Some(Json::Object(other))) => {
+            let own: Vec<_> = fields.iter().filter(|(name, value)| other.get(*name) != Some(value)).collect();
+            own.iter().map(|(name, value)| format!("{name}: {}", cell(value))).collect::<Vec<_>>().join(", ")
+        }
+        _ => cell(side),
+    };
+    brief(&text, CONFLICT_CELL)
 }
 
 /// A JSON value as a cell for people.
@@ -97,6 +134,18 @@ pub(crate) fn cell(json: &Json) -> String {
 /// The part of a commit's id that people read.
 pub(crate) fn short(commit: &str) -> String {
     commit.chars().take(12).collect()
+}
+
+/// The first line of a message.
+pub(crate) fn subject(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A text in one line, cut where it is long.
+pub(crate) fn brief(text: &str, limit: usize) -> String {
+    let line = subject(text);
+    let cut: String = line.chars().take(limit).collect();
+    if cut.len() < text.len() { format!("{cut}…") } else { cut }
 }
 
 fn aligned(headers: &[&str], rows: &[Vec<String>]) -> String {
@@ -119,5 +168,23 @@ mod tests {
     fn columns_are_aligned_and_lines_end_without_blanks() {
         let rows = [vec!["main".to_owned(), "é".to_owned()], vec!["fix".to_owned(), "12".to_owned()]];
         assert_eq!(aligned(&["name", "n"], &rows), "name  n\nmain  é\nfix   12");
+    }
+
+    #[test]
+    fn of_conflicting_values_what_differs_is_shown() {
+        let stored = |json: Json| Some(StoredValue { raw: Default::default(), json: Some(json) });
+        let conflict = Conflict {
+            kind: "feature".into(),
+            key: "view/a".into(),
+            base: None,
+            ours: stored(serde_json::json!({"name": "a", "owner": "ada", "only": 1})),
+            theirs: stored(serde_json::json!({"name": "a", "owner": "grace"})),
+            reason: "owner".into(),
+        };
+        let gone = Conflict { theirs: None, ..conflict.clone() };
+        let rows = conflict_rows(&[conflict, gone]);
+        assert_eq!((rows[0][2].as_str(), rows[0][3].as_str()), ("only: 1, owner: ada", "owner: grace"));
+        assert_eq!(rows[1][3], "not there");
+        assert!(rows[1][2].starts_with(r#"{"name":"a""#), "{}", rows[1][2]);
     }
 }

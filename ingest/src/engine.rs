@@ -3,8 +3,8 @@
 //! Each branch that was ever pushed to has a log in `<folder>/<branch id>` and a pipeline; both begin with the first push and again at every start.
 //! Files and bulk streams go past the log. Applies and merges bring the branch's pipeline to rest first.
 //!
-//! Who excludes whom, on one branch: an apply or a merge excludes loads, and the beginning of a pipeline; loads run beside each other and beside the
-//! pipeline. Nothing here excludes another process: a data folder has one server.
+//! Who excludes whom, on one branch: an apply, a move of the head or a new name excludes loads, and the beginning of a pipeline; loads run beside each
+//! other and beside the pipeline. Nothing here excludes another process: a data folder has one server.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anabranch_core::{BranchId, Clock, Timestamp};
 use anabranch_offline_store::OfflineStore;
 use anabranch_online_store::{Layouts, OnlineStore};
-use anabranch_versioning::{CommitId, Files, Repository};
+use anabranch_versioning::{BranchInfo, CommitId, Files, Repository};
 use bytes::Bytes;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinHandle;
@@ -237,6 +237,46 @@ impl Ingest {
         Ok(())
     }
 
+    /// Gives a branch another name. Its log goes with it: what was acknowledged under the old name is committed under the new one. A push that is under
+    /// way to the old name may be told that ingest is closing.
+    ///
+    /// # Errors
+    /// What the repository refuses; then the branch keeps its name.
+    pub async fn rename_branch(&self, name: &str, new: &str) -> Result<BranchInfo> {
+        let (ingest, branch, new) = (self.clone(), self.branch(name).await?, new.to_owned());
+        whole(async move { ingest.rename_alone(branch, &new).await }).await
+    }
+
+    async fn rename_alone(&self, branch: BranchName, new: &str) -> Result<BranchInfo> {
+        let _alone = self.alone(&branch).await?;
+        let state = self.state(branch.id);
+        let _opening = state.opening.lock().await;
+        let running = state.pipeline();
+        // A worker commits to its branch by name, and the old name may soon be another's.
+        let paused = match &running {
+            Some(pipeline) => Some(pipeline.pause(duration(self.0.context.config.barrier_timeout)).await?),
+            None => None,
+        };
+        let renamed = match self.0.context.repository.rename_branch(&branch.name, new).await {
+            Ok(renamed) => renamed,
+            Err(error) => {
+                if let Some(paused) = paused {
+                    paused.resume().await;
+                }
+                return Err(below(error));
+            }
+        };
+        if let Some(old) = running {
+            *state.pipeline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            old.close().await;
+            drop(paused);
+            if let Err(error) = self.begin(&state, &BranchName { id: renamed.id, name: renamed.name.clone() }).await {
+                tracing::warn!(%error, branch = renamed.name, "the pipeline of a renamed branch begins with its next push");
+            }
+        }
+        Ok(renamed)
+    }
+
     /// Commits what was acknowledged, if that is possible within the limit, and ends. What is not committed stays in the logs.
     pub async fn close(&self, limit: Duration) {
         let flush_all = async {
@@ -285,11 +325,13 @@ impl Ingest {
     pub(crate) async fn alone(&self, branch: &BranchName) -> Result<OwnedRwLockWriteGuard<()>> {
         let limit = duration(self.0.context.config.barrier_timeout);
         let lock = Arc::clone(&self.state(branch.id).lock).write_owned();
-        tokio::time::timeout(limit, lock).await.map_err(|_| Error::TimedOut {
+        let alone = tokio::time::timeout(limit, lock).await.map_err(|_| Error::TimedOut {
             what: format!("the loads on branch {:?} did not end", branch.name),
             waited_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
             advice: "try again when they have".to_owned(),
-        })
+        })?;
+        self.check_name(branch).await?;
+        Ok(alone)
     }
 
     fn log_folder(&self, branch: &BranchName) -> PathBuf {
@@ -316,6 +358,20 @@ impl Ingest {
         if let Some(pipeline) = state.pipeline() {
             return Ok(pipeline);
         }
+        self.check_name(branch).await?;
+        self.begin(&state, branch).await
+    }
+
+    /// Fails if the name is not the branch's any more, which may be so for who waited.
+    async fn check_name(&self, branch: &BranchName) -> Result<()> {
+        if self.branch(&branch.name).await?.id == branch.id {
+            return Ok(());
+        }
+        Err(below(anabranch_versioning::Error::NoBranch(branch.name.clone())))
+    }
+
+    /// Begins the pipeline of a branch; nobody else does meanwhile.
+    async fn begin(&self, state: &BranchState, branch: &BranchName) -> Result<Arc<Pipeline>> {
         let wal = self.open_log(branch).await?;
         let pipeline = match pipeline::begin(Arc::clone(&self.0.context), branch.clone(), wal.clone()).await {
             Ok(pipeline) => Arc::new(pipeline),

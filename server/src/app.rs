@@ -6,12 +6,16 @@
 mod changes;
 mod datasets;
 mod definitions;
+mod history;
 mod ingest;
+mod keys;
+mod merges;
 mod objects;
 mod online;
 mod repo;
 mod rows;
 mod uploads;
+mod values;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -30,11 +34,15 @@ use crate::sessions::Sessions;
 pub(crate) use changes::ApplyRequest;
 pub(crate) use datasets::DatasetRequest;
 pub(crate) use definitions::{Planned, Proposal};
+pub(crate) use history::{DiffLine, DiffReport, DiffRequest, KindCount, LogRequest};
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
+pub(crate) use keys::key_text;
+pub(crate) use merges::{MergeOptions, Merged, Replay, ReplayOptions, ResetOptions};
 pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;
 pub(crate) use uploads::Spool;
-pub(crate) use versions::{DEFAULT_BRANCH, DiffLine, DiffReport};
+pub(crate) use values::{FieldDifference, Stored};
+pub(crate) use versions::DEFAULT_BRANCH;
 
 /// The author of a change whose maker gave no name.
 pub(crate) const ANONYMOUS: &str = "anonymous";

@@ -26,10 +26,16 @@ pub enum Verb {
     Apply,
     /// Read branches, tags, commits and differences.
     ReadVersions,
-    /// Make and delete branches and tags.
+    /// Make, rename and delete branches and tags.
     WriteRefs,
+    /// Protect branches, or no longer.
+    Protect,
     /// Move a branch to what another has.
     Merge,
+    /// Take a commit's changes back on a branch, or make them there.
+    Replay,
+    /// Move a branch to any commit.
+    Reset,
     /// Write rows, tombstones included.
     WriteRows,
     /// Read rows of tables.
@@ -56,7 +62,10 @@ impl Verb {
             Self::Apply => "apply",
             Self::ReadVersions => "read_versions",
             Self::WriteRefs => "write_refs",
+            Self::Protect => "protect",
             Self::Merge => "merge",
+            Self::Replay => "replay",
+            Self::Reset => "reset",
             Self::WriteRows => "write_rows",
             Self::ReadRows => "read_rows",
             Self::ReadQuarantine => "read_quarantine",

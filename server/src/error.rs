@@ -2,10 +2,15 @@
 //!
 //! A part's error keeps its kind and becomes one message that holds its whole chain of sources, each said once.
 
+mod conflicts;
+
 use std::error::Error as StdError;
 
 use anabranch_core::{ErrorKind, Kinded};
 use serde_json::{Value as Json, json};
+
+pub(crate) use conflicts::Conflict;
+pub use conflicts::Conflicts;
 
 /// The result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -55,6 +60,9 @@ pub enum Error {
     /// A state of things forbids it.
     #[error("{0}")]
     Precondition(String),
+    /// Both sides of a merge, revert or cherry-pick changed the same keys. Nothing was changed.
+    #[error("{0}")]
+    Conflicts(Box<Conflicts>),
     /// The caller may not do this.
     #[error("{verb} on repository {repository:?} is forbidden: {reason}")]
     Forbidden {
@@ -99,6 +107,7 @@ impl Kinded for Error {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
             Self::Io { .. } | Self::Closing => ErrorKind::Unavailable,
             Self::NoRepository { .. } | Self::Missing(_) => ErrorKind::NotFound,
+            Self::Conflicts(_) => ErrorKind::Conflict,
             Self::Forbidden { .. } => ErrorKind::Forbidden,
             Self::TooLarge { .. } => ErrorKind::Exhausted,
             Self::Panicked => ErrorKind::Internal,
@@ -130,9 +139,19 @@ impl Error {
             Self::NoRepository { name, .. } => json!({"repository": name}),
             Self::Argument { what, .. } => json!({"field": what}),
             Self::TooLarge { limit, .. } => json!({"limit_bytes": limit}),
+            Self::Conflicts(conflicts) => conflicts.details(),
             Self::Part { details, .. } => details.clone(),
             _ => Json::Null,
         }
+    }
+
+    /// The same within so many bytes of JSON, for a header; null where it cannot be made so short.
+    pub(crate) fn brief_details(&self, limit: usize) -> Json {
+        let details = match self {
+            Self::Conflicts(conflicts) => conflicts.brief_details(limit),
+            _ => self.details(),
+        };
+        if details.to_string().len() <= limit { details } else { Json::Null }
     }
 }
 
@@ -161,8 +180,28 @@ impl From<anabranch_ingest::Error> for Error {
     fn from(error: anabranch_ingest::Error) -> Self {
         match error {
             anabranch_ingest::Error::Registry(error) => (*error).clone().into(),
+            anabranch_ingest::Error::Below { source, what } => match conflicts_of(source.as_ref()) {
+                Some(conflicts) => conflicts,
+                None => Self::part(anabranch_ingest::Error::Below { source, what }),
+            },
             other => Self::part(other),
         }
+    }
+}
+
+impl From<anabranch_versioning::Error> for Error {
+    fn from(error: anabranch_versioning::Error) -> Self {
+        conflicts_of(&error).unwrap_or_else(|| Self::part(error))
+    }
+}
+
+/// The conflicts that an error of the repository lists.
+fn conflicts_of(error: &(dyn StdError + 'static)) -> Option<Error> {
+    match error.downcast_ref::<anabranch_versioning::Error>() {
+        Some(found @ anabranch_versioning::Error::Conflicts { conflicts, total, .. }) => {
+            Some(Error::Conflicts(Box::new(Conflicts::new(found.to_string(), conflicts, *total))))
+        }
+        _ => None,
     }
 }
 
@@ -178,7 +217,6 @@ macro_rules! from_part {
 }
 
 from_part!(
-    anabranch_versioning::Error,
     anabranch_offline_store::Error,
     anabranch_offline_store::dataset::DatasetError,
     anabranch_offline_store::join::JoinError,

@@ -27,12 +27,23 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/ready"),
     ("GET", "/metrics"),
     ("GET", "/v1/log"),
+    ("GET", "/v1/show"),
     ("GET", "/v1/diff"),
+    ("GET", "/v1/merge-base"),
     ("GET", "/v1/branches"),
     ("POST", "/v1/branches"),
+    ("DELETE", "/v1/branches"),
+    ("GET", "/v1/branches/show"),
+    ("POST", "/v1/branches/rename"),
+    ("POST", "/v1/branches/protect"),
+    ("GET", "/v1/reflog"),
     ("GET", "/v1/tags"),
     ("POST", "/v1/tags"),
+    ("DELETE", "/v1/tags"),
     ("POST", "/v1/merge"),
+    ("POST", "/v1/revert"),
+    ("POST", "/v1/cherry-pick"),
+    ("POST", "/v1/reset"),
     ("GET", "/v1/definitions"),
     ("POST", "/v1/push"),
     ("POST", "/v1/delete"),
@@ -52,10 +63,19 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/ready", get(operations::ready))
         .route("/metrics", get(operations::metrics))
         .route("/v1/log", get(versions::log))
+        .route("/v1/show", get(versions::show))
         .route("/v1/diff", get(versions::diff))
-        .route("/v1/branches", get(versions::branches).post(versions::create_branch))
-        .route("/v1/tags", get(versions::tags).post(versions::create_tag))
+        .route("/v1/merge-base", get(versions::merge_base))
+        .route("/v1/branches", get(versions::branches).post(versions::create_branch).delete(versions::delete_branch))
+        .route("/v1/branches/show", get(versions::branch))
+        .route("/v1/branches/rename", post(versions::rename_branch))
+        .route("/v1/branches/protect", post(versions::protect_branch))
+        .route("/v1/reflog", get(versions::reflog))
+        .route("/v1/tags", get(versions::tags).post(versions::create_tag).delete(versions::delete_tag))
         .route("/v1/merge", post(versions::merge))
+        .route("/v1/revert", post(versions::revert))
+        .route("/v1/cherry-pick", post(versions::cherry_pick))
+        .route("/v1/reset", post(versions::reset))
         .route("/v1/definitions", get(definitions::definitions))
         .route("/v1/push", post(ingest::push))
         .route("/v1/delete", post(ingest::delete))

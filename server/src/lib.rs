@@ -23,6 +23,6 @@ mod wire;
 
 pub use app::App;
 pub use config::Config;
-pub use error::{Error, Result};
+pub use error::{Conflicts, Error, Result};
 pub use folder::{DataFolder, SERVER_FILE, ServerFile};
 pub use server::{RunningServer, Server, serve};

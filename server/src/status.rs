@@ -1,8 +1,8 @@
 //! The one mapping from errors to what goes over the wire: gRPC statuses with the metadata of [`anabranch_proto::metadata`], and HTTP answers with the
 //! body `{"error": {"kind", "message", "details"}}`.
 //!
-//! Headers are bounded by the peer, so a message of a status is cut at [`MAX_MESSAGE_BYTES`] and details over [`MAX_DETAILS_BYTES`] stay out; an HTTP
-//! body has both in full.
+//! Headers are bounded by the peer, so a message of a status is cut at [`MAX_MESSAGE_BYTES`] and details over [`MAX_DETAILS_BYTES`] are cut to
+//! their first conflicts or stay out; an HTTP body has both in full.
 
 use anabranch_core::{ErrorKind, Kinded};
 use anabranch_proto::metadata::{ERROR_DETAILS, ERROR_KIND};
@@ -25,9 +25,9 @@ impl From<Error> for Status {
         let kind = error.kind();
         let mut metadata = MetadataMap::new();
         metadata.insert(ERROR_KIND, MetadataValue::from_static(kind.name()));
-        let details = error.details();
+        let details = error.brief_details(MAX_DETAILS_BYTES);
         let details = if details.is_null() { String::new() } else { details.to_string() };
-        if !details.is_empty() && details.len() <= MAX_DETAILS_BYTES {
+        if !details.is_empty() {
             metadata.insert_bin(ERROR_DETAILS, MetadataValue::from_bytes(details.as_bytes()));
         }
         Self::with_metadata(Code::from_i32(kind.grpc_code()), cut(error.to_string()), metadata)

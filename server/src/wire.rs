@@ -1,51 +1,20 @@
 //! Between what the domain layer gives and the messages of the contract.
 
+pub(crate) mod versions;
+
 use anabranch_core::definition::Definition;
 use anabranch_core::selection::Selection;
 use anabranch_ingest::quarantine::QuarantinedRow;
 use anabranch_ingest::{Loaded, Pushed};
 use anabranch_proto::v1;
 use anabranch_validation::Failure;
-use anabranch_versioning::{BranchInfo, CommitInfo, TagInfo};
 
-use crate::app::{BranchStatus, DiffLine, DiffReport};
+use crate::app::BranchStatus;
 use crate::error::{Error, Result};
 
 /// The repository and ref of a call; both empty where it names none.
 pub(crate) fn target(target: Option<&v1::Target>) -> (&str, &str) {
     target.map_or(("", ""), |target| (target.repository.as_str(), target.r#ref.as_str()))
-}
-
-pub(crate) fn branch(branch: BranchInfo) -> v1::Branch {
-    v1::Branch { name: branch.name, id: branch.id.0, commit: branch.head.to_string() }
-}
-
-pub(crate) fn tag(tag: TagInfo) -> v1::Tag {
-    v1::Tag { name: tag.name, commit: tag.commit.to_string() }
-}
-
-pub(crate) fn commit(info: &CommitInfo) -> v1::Commit {
-    let commit = &info.commit;
-    v1::Commit {
-        id: info.id.to_string(),
-        root: commit.root.to_string(),
-        parents: commit.parents.iter().map(ToString::to_string).collect(),
-        author: commit.author.clone(),
-        message: commit.message.clone(),
-        time_us: commit.time.micros(),
-        metadata: commit.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-    }
-}
-
-pub(crate) fn diff(report: DiffReport) -> v1::DiffReply {
-    let difference =
-        |line: DiffLine| v1::Difference { kind: line.kind.to_owned(), key: line.key, change: line.change.to_owned(), summary: line.summary };
-    v1::DiffReply {
-        left_commit: report.left.to_string(),
-        right_commit: report.right.to_string(),
-        differences: report.lines.into_iter().map(difference).collect(),
-        truncated: report.truncated,
-    }
 }
 
 pub(crate) fn definition(definition: &Definition) -> v1::DefinitionEntry {

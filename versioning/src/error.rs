@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anabranch_core::{ErrorKind, Kinded};
 
-use crate::{CommitId, Key};
+use crate::{CommitId, Conflict, Key};
 
 /// The result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -102,10 +102,22 @@ pub enum Error {
         /// The branch.
         branch: String,
     },
-    /// The histories went apart, so the head cannot simply be moved forward.
-    #[error("{into:?} and {source_ref:?} have diverged, so {into:?} cannot be moved forward: make the changes again on {into:?}")]
-    Diverged {
-        /// The branch to be moved.
+    /// Both sides changed the same, or what they changed does not fit together; nothing was changed.
+    #[error("{source_ref} and {into:?} conflict in {total} keys, among them {}: change one side, or choose one by a strategy", named(conflicts))]
+    Conflicts {
+        /// The branch.
+        into: String,
+        /// What was to be brought in.
+        source_ref: String,
+        /// The conflicts in the order of keys, at most [`crate::MAX_CONFLICTS`].
+        conflicts: Arc<[Conflict]>,
+        /// How many there are.
+        total: u64,
+    },
+    /// Two histories have no commit in common.
+    #[error("{source_ref} and {into:?} have no commit in common, so there is nothing to compare them with: they cannot be merged")]
+    Unrelated {
+        /// The branch.
         into: String,
         /// What was to be merged.
         source_ref: String,
@@ -116,7 +128,7 @@ pub enum Error {
         /// The branch.
         branch: String,
     },
-    /// A branch may not be deleted.
+    /// A branch may be neither deleted nor reset.
     #[error("branch {0:?} is protected")]
     Protected(String),
     /// The database was written by a newer version.
@@ -180,8 +192,8 @@ impl Kinded for Error {
             | Self::ReadConflict { .. }
             | Self::Stale { .. }
             | Self::HeadMoved { .. }
-            | Self::Diverged { .. } => ErrorKind::Conflict,
-            Self::NothingChanged { .. } | Self::Protected(_) | Self::NewerSchema { .. } => ErrorKind::FailedPrecondition,
+            | Self::Conflicts { .. } => ErrorKind::Conflict,
+            Self::NothingChanged { .. } | Self::Unrelated { .. } | Self::Protected(_) | Self::NewerSchema { .. } => ErrorKind::FailedPrecondition,
             Self::Refused { kind, .. } => *kind,
             Self::Full { .. } => ErrorKind::Exhausted,
             Self::Unavailable { .. } | Self::OutcomeUnknown { .. } | Self::Closing => ErrorKind::Unavailable,
@@ -206,6 +218,12 @@ impl Error {
         let source: Cause = Arc::new(source);
         if full { Self::Full { what, source } } else { Self::Unavailable { what, source } }
     }
+}
+
+/// The first conflicts, each with its reason.
+fn named(conflicts: &[Conflict]) -> String {
+    let named: Vec<_> = conflicts.iter().take(3).map(|conflict| format!("{} ({})", conflict.key, conflict.reason)).collect();
+    named.join(", ")
 }
 
 /// Whether somewhere beneath lies a full disk, a spent quota or a full database.

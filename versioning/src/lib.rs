@@ -11,6 +11,7 @@ mod error;
 pub mod files;
 mod hash;
 mod key;
+mod merge;
 mod metadata;
 mod objects;
 mod pack;
@@ -28,10 +29,15 @@ pub use error::{Cause, Error, Result};
 pub use files::{FileHandle, Files, RealFiles};
 pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
+pub use merge::{
+    ChooseSide, Conflict, HeadChange, HeadGuard, MAX_CONFLICTS, Merge, MergeRequest, Operation, Preview, PreviewOutcome, ReplayRequest, Reset,
+    ResetRequest, Resolution, Resolver, Sides, Strategy, Triple, Union,
+};
 pub use metadata::{
-    BranchInfo, HeadMove, HeadStep, Location, MemoryMetadata, MetadataStore, MetadataWrite, Publication, ReflogEntry, SqliteMetadata, TagInfo,
+    BranchInfo, Fence, HeadMove, HeadStep, LeaseState, Location, MemoryMetadata, MetadataDump, MetadataStore, MetadataWrite, PackSummary,
+    PostgresMetadata, Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};
 pub use refs::{MIN_HASH_DIGITS, RefBase, RefSpec, RefStep, check_ref_name};
-pub use repository::{CommitInfo, LogPage, MapView, Merge, MergeRequest, Repository, RepositoryOptions, Resolved};
+pub use repository::{CommitInfo, LeaseOptions, LogCursor, LogPage, LogQuery, MapView, Repository, RepositoryOptions, Resolved};

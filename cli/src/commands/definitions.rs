@@ -1,4 +1,4 @@
-//! `plan`, `apply`, `definitions` and `show`.
+//! `plan`, `apply` and `definitions`.
 
 use std::path::{Path, PathBuf};
 
@@ -47,14 +47,6 @@ pub(crate) struct List {
     kind: Option<String>,
 }
 
-/// Shows one definition as YAML.
-#[derive(Debug, Args)]
-pub(crate) struct Show {
-    /// Such as feature_view/weather
-    #[arg(value_name = "KIND/NAME")]
-    definition: String,
-}
-
 pub(crate) async fn plan(client: &Client, plan: Plan, output: &mut Output) -> Result<(), Error> {
     let plan = client.plan(&changes(&plan.changes)?).await?;
     output.value(&plan, |output| output.line(&plan.text))
@@ -82,9 +74,9 @@ pub(crate) async fn list(client: &Client, list: List, output: &mut Output) -> Re
     })
 }
 
-pub(crate) async fn show(client: &Client, show: Show, output: &mut Output) -> Result<(), Error> {
-    let (kind, name) = named(&show.definition)?;
-    let found = client.definitions(Some(kind), Some(&name)).await?;
+/// Shows one definition as YAML.
+pub(crate) async fn show(client: &Client, kind: DefinitionKind, name: &str, output: &mut Output) -> Result<(), Error> {
+    let found = client.definitions(Some(kind), Some(name)).await?;
     let Some(definition) = found.definitions.first() else {
         return Err(Error::Missing(format!("there is no {kind} {name:?}; `anabranch definitions {kind}` lists them")));
     };
@@ -132,7 +124,8 @@ fn gather(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
     Ok(())
 }
 
-fn named(definition: &str) -> Result<(DefinitionKind, String), Error> {
+/// The kind and name that a text such as `feature_view/weather` has.
+pub(crate) fn named(definition: &str) -> Result<(DefinitionKind, String), Error> {
     let (kind, name) =
         definition.split_once('/').ok_or_else(|| Error::Usage(format!("{definition:?} names no definition: write it as feature_view/weather")))?;
     Ok((kind_of(kind)?, name.to_owned()))

@@ -9,6 +9,7 @@
 mod client;
 mod commands;
 mod open;
+mod versions;
 
 use std::path::Path;
 

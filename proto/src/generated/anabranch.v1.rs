@@ -134,6 +134,11 @@ pub struct Branch {
     pub id: u64,
     #[prost(string, tag = "3")]
     pub commit: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub protected: bool,
+    /// UTC microseconds.
+    #[prost(int64, tag = "5")]
+    pub created_us: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tag {
@@ -141,6 +146,9 @@ pub struct Tag {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub commit: ::prost::alloc::string::String,
+    /// UTC microseconds.
+    #[prost(int64, tag = "3")]
+    pub created_us: i64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Commit {
@@ -172,6 +180,8 @@ pub struct CreateBranchRequest {
     /// Where it starts; empty for `main`.
     #[prost(string, tag = "3")]
     pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub author: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteBranchRequest {
@@ -183,16 +193,90 @@ pub struct DeleteBranchRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteBranchReply {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameBranchRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub new_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProtectBranchRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// False to protect it no longer.
+    #[prost(bool, tag = "3")]
+    pub protected: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBranchRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    /// Empty for `main`.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListBranchesRequest {
     #[prost(string, tag = "1")]
     pub repository: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub prefix: ::prost::alloc::string::String,
+    /// 0 for 1,000.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListBranchesReply {
     #[prost(message, repeated, tag = "1")]
     pub branches: ::prost::alloc::vec::Vec<Branch>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReflogRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    /// Empty for `main`.
+    #[prost(string, tag = "2")]
+    pub branch: ::prost::alloc::string::String,
+    /// 0 for 100.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReflogReply {
+    #[prost(message, repeated, tag = "1")]
+    pub moves: ::prost::alloc::vec::Vec<HeadMove>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// One move of a branch's head.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeadMove {
+    /// Grows with every move, whatever the clock said.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// Where the head was; empty where the branch was made.
+    #[prost(string, tag = "2")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub to: ::prost::alloc::string::String,
+    /// UTC microseconds.
+    #[prost(int64, tag = "4")]
+    pub time_us: i64,
+    #[prost(string, tag = "5")]
+    pub author: ::prost::alloc::string::String,
+    /// How: create, commit, merge, revert …
+    #[prost(string, tag = "6")]
+    pub action: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateTagRequest {
@@ -218,16 +302,47 @@ pub struct ListTagsRequest {
     pub repository: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub prefix: ::prost::alloc::string::String,
+    /// 0 for 1,000.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTagsReply {
     #[prost(message, repeated, tag = "1")]
     pub tags: ::prost::alloc::vec::Vec<Tag>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResolveRequest {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// The parent to compare with, counted from 1; 0 for the first.
+    #[prost(uint32, tag = "2")]
+    pub parent: u32,
+    /// The most keys; 0 for 1,000.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Give values, too.
+    #[prost(bool, tag = "5")]
+    pub values: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShowReply {
+    #[prost(message, optional, tag = "1")]
+    pub commit: ::core::option::Option<Commit>,
+    /// From the parent to the commit; all that the commit holds where it has no parent.
+    #[prost(message, optional, tag = "2")]
+    pub changes: ::core::option::Option<DiffReply>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRequest {
@@ -236,11 +351,30 @@ pub struct LogRequest {
     /// 0 for 100.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only commits that changed a key at or below one of these, against their first parent: `feature`, `table/features/weather`; see Difference.key.
+    #[prost(string, repeated, tag = "4")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only commits of this time or later, in UTC microseconds.
+    #[prost(int64, optional, tag = "5")]
+    pub since_us: ::core::option::Option<i64>,
+    /// Only commits before this time, in UTC microseconds.
+    #[prost(int64, optional, tag = "6")]
+    pub until_us: ::core::option::Option<i64>,
+    /// Only commits of this author.
+    #[prost(string, tag = "7")]
+    pub author: ::prost::alloc::string::String,
+    /// Follow first parents only: what was merged shows as the merge alone.
+    #[prost(bool, tag = "8")]
+    pub first_parent: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogReply {
     #[prost(message, repeated, tag = "1")]
     pub commits: ::prost::alloc::vec::Vec<Commit>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiffRequest {
@@ -253,9 +387,24 @@ pub struct DiffRequest {
     /// 0 for 1,000.
     #[prost(uint32, tag = "4")]
     pub limit: u32,
+    /// Compare the youngest common commit of both, instead of the left, with the right: what came on the right since they went apart.
+    #[prost(bool, tag = "5")]
+    pub three_dot: bool,
+    /// Only keys at or below this; see Difference.key.
+    #[prost(string, tag = "6")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Give values, too.
+    #[prost(bool, tag = "8")]
+    pub values: bool,
+    /// Count only.
+    #[prost(bool, tag = "9")]
+    pub summary_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DiffReply {
+    /// What is compared: the commit on the left, or the common one with `three_dot`.
     #[prost(string, tag = "1")]
     pub left_commit: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -265,13 +414,29 @@ pub struct DiffReply {
     /// More lay behind the limit.
     #[prost(bool, tag = "4")]
     pub truncated: bool,
+    #[prost(string, tag = "5")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Counts of this page, by kind.
+    #[prost(message, repeated, tag = "6")]
+    pub summary: ::prost::alloc::vec::Vec<KindSummary>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KindSummary {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub added: u64,
+    #[prost(uint64, tag = "3")]
+    pub removed: u64,
+    #[prost(uint64, tag = "4")]
+    pub changed: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Difference {
     /// table, snapshot, feature, offset, evidence or object.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
-    /// The key for people, such as `feature_view/weather`.
+    /// The key for people, such as `feature_view/weather`. Behind its kind and `/` it is a path: parts in order, `%XX` for what cannot stand in one.
     #[prost(string, tag = "2")]
     pub key: ::prost::alloc::string::String,
     /// added, removed or changed.
@@ -280,6 +445,50 @@ pub struct Difference {
     /// What changed, for people; one line.
     #[prost(string, tag = "4")]
     pub summary: ::prost::alloc::string::String,
+    /// What changed, field by field, where the values are understood.
+    #[prost(message, repeated, tag = "5")]
+    pub fields: ::prost::alloc::vec::Vec<FieldDifference>,
+    /// The values, where they were asked for; unset where there is none on that side.
+    #[prost(message, optional, tag = "6")]
+    pub left: ::core::option::Option<StoredValue>,
+    #[prost(message, optional, tag = "7")]
+    pub right: ::core::option::Option<StoredValue>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FieldDifference {
+    /// Such as `fields.temp.type`.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// JSON; empty where the field is not there.
+    #[prost(string, tag = "2")]
+    pub left: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub right: ::prost::alloc::string::String,
+}
+/// A value of the map.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoredValue {
+    /// As it is stored.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub raw: ::prost::bytes::Bytes,
+    /// What it says, as JSON; empty where this server cannot read it.
+    #[prost(string, tag = "2")]
+    pub json: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MergeBaseRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub left: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub right: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MergeBaseReply {
+    /// Unset where the histories have nothing in common.
+    #[prost(message, optional, tag = "1")]
+    pub commit: ::core::option::Option<Commit>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MergeRequest {
@@ -294,14 +503,140 @@ pub struct MergeRequest {
     pub author: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub message: ::prost::alloc::string::String,
+    /// Who wins where both sides changed the same: default (nobody: it is a conflict), ours (the destination) or theirs (the source).
+    #[prost(string, tag = "6")]
+    pub strategy: ::prost::alloc::string::String,
+    /// One commit with what the source has, whose only parent is the destination's head.
+    #[prost(bool, tag = "7")]
+    pub squash: bool,
+    /// Change nothing; say what would come, and the conflicts.
+    #[prost(bool, tag = "8")]
+    pub dry_run: bool,
+    /// Answer a conflict with the outcome `conflict` and its keys, instead of by a status, whose details hold only what fits a header.
+    #[prost(bool, tag = "9")]
+    pub report_conflicts: bool,
+    /// The most keys that a dry run lists; 0 for 1,000.
+    #[prost(uint32, tag = "10")]
+    pub limit: u32,
+    /// Give values in a dry run's list, too.
+    #[prost(bool, tag = "11")]
+    pub values: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MergeReply {
+    /// The head of the destination: where it is now, or for a dry run and after a conflict where it stays.
     #[prost(string, tag = "1")]
     pub commit: ::prost::alloc::string::String,
-    /// fast_forward or up_to_date.
+    /// fast_forward, merged, up_to_date or conflict.
     #[prost(string, tag = "2")]
     pub outcome: ::prost::alloc::string::String,
+    /// Where the head was.
+    #[prost(string, tag = "3")]
+    pub from: ::prost::alloc::string::String,
+    /// The commit that both sides were compared with; empty where there was none to be had.
+    #[prost(string, tag = "4")]
+    pub base: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub conflicts: ::core::option::Option<Conflicts>,
+    /// A dry run's answer: from the destination's head to what it would hold.
+    #[prost(message, optional, tag = "6")]
+    pub changes: ::core::option::Option<DiffReply>,
+    /// The commit that the source names; for a dry run only.
+    #[prost(string, tag = "7")]
+    pub source: ::prost::alloc::string::String,
+}
+/// What keeps a verb from being done. Nothing was changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Conflicts {
+    /// The first of them.
+    #[prost(message, repeated, tag = "1")]
+    pub conflicts: ::prost::alloc::vec::Vec<Conflict>,
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
+/// A key that both sides changed. Values are unset where there is none.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Conflict {
+    /// As in Difference.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub base: ::core::option::Option<StoredValue>,
+    #[prost(message, optional, tag = "4")]
+    pub ours: ::core::option::Option<StoredValue>,
+    #[prost(message, optional, tag = "5")]
+    pub theirs: ::core::option::Option<StoredValue>,
+    /// Why it cannot be merged, naming the field where that is known.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    /// The branch that gets the new commit; empty for `main`.
+    #[prost(string, tag = "2")]
+    pub branch: ::prost::alloc::string::String,
+    /// The ref of the commit to be taken back or made again.
+    #[prost(string, tag = "3")]
+    pub commit: ::prost::alloc::string::String,
+    /// The parent to compare it with, counted from 1; needed for a commit with several.
+    #[prost(uint32, tag = "4")]
+    pub parent: u32,
+    #[prost(string, tag = "5")]
+    pub author: ::prost::alloc::string::String,
+    /// Empty for one that names the commit.
+    #[prost(string, tag = "6")]
+    pub message: ::prost::alloc::string::String,
+    /// As in MergeRequest; theirs is the commit.
+    #[prost(string, tag = "7")]
+    pub strategy: ::prost::alloc::string::String,
+    /// As in MergeRequest.
+    #[prost(bool, tag = "8")]
+    pub report_conflicts: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReplayReply {
+    /// The new commit, or after a conflict the head that stays.
+    #[prost(string, tag = "1")]
+    pub commit: ::prost::alloc::string::String,
+    /// Where the head was.
+    #[prost(string, tag = "2")]
+    pub from: ::prost::alloc::string::String,
+    /// Set where there are some.
+    #[prost(message, optional, tag = "3")]
+    pub conflicts: ::core::option::Option<Conflicts>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    /// The branch that moves; empty for `main`.
+    #[prost(string, tag = "2")]
+    pub branch: ::prost::alloc::string::String,
+    /// Where to.
+    #[prost(string, tag = "3")]
+    pub to: ::prost::alloc::string::String,
+    /// The head that it is moved from; where it is not, nothing is changed. Empty for wherever it is.
+    #[prost(string, tag = "4")]
+    pub expected: ::prost::alloc::string::String,
+    /// Take the positions of the streams back, too, so that rows behind them are read again.
+    #[prost(bool, tag = "5")]
+    pub rewind_offsets: bool,
+    #[prost(string, tag = "6")]
+    pub author: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetReply {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushRequest {
@@ -1212,6 +1547,10 @@ pub mod versioning_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Lists come in pages: `limit` is the most that a page holds (0 for the server's default), `page_token` is empty for the first page and else the
+    /// `next_page_token` of the page before, whose other fields are repeated. An empty `next_page_token` ends the list; a page before may be short or empty.
+    ///
+    /// Verbs that make commits name their author; empty for `anonymous`.
     #[derive(Debug, Clone)]
     pub struct VersioningClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1337,6 +1676,72 @@ pub mod versioning_client {
                 .insert(GrpcMethod::new("anabranch.v1.Versioning", "DeleteBranch"));
             self.inner.unary(req, path, codec).await
         }
+        /// Its id, reflog and rows stay with it. `main` and protected branches are refused.
+        pub async fn rename_branch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenameBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::Branch>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/RenameBranch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "RenameBranch"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A protected branch refuses to be deleted, renamed and reset.
+        pub async fn protect_branch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ProtectBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::Branch>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/ProtectBranch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "ProtectBranch"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_branch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::Branch>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/GetBranch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "GetBranch"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// By name.
         pub async fn list_branches(
             &mut self,
             request: impl tonic::IntoRequest<super::ListBranchesRequest>,
@@ -1359,6 +1764,28 @@ pub mod versioning_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("anabranch.v1.Versioning", "ListBranches"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The moves of a branch's head, newest first.
+        pub async fn reflog(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReflogRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReflogReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/Reflog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "Reflog"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn create_tag(
@@ -1403,6 +1830,7 @@ pub mod versioning_client {
                 .insert(GrpcMethod::new("anabranch.v1.Versioning", "DeleteTag"));
             self.inner.unary(req, path, codec).await
         }
+        /// By name.
         pub async fn list_tags(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTagsRequest>,
@@ -1446,6 +1874,29 @@ pub mod versioning_client {
                 .insert(GrpcMethod::new("anabranch.v1.Versioning", "Resolve"));
             self.inner.unary(req, path, codec).await
         }
+        /// A commit and what it changed.
+        pub async fn show(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShowRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShowReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/Show",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "Show"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Newest first.
         pub async fn log(
             &mut self,
             request: impl tonic::IntoRequest<super::LogRequest>,
@@ -1488,6 +1939,28 @@ pub mod versioning_client {
                 .insert(GrpcMethod::new("anabranch.v1.Versioning", "Diff"));
             self.inner.unary(req, path, codec).await
         }
+        /// The youngest commit that two refs have in common.
+        pub async fn merge_base(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MergeBaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::MergeBaseReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/MergeBase",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "MergeBase"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn merge(
             &mut self,
             request: impl tonic::IntoRequest<super::MergeRequest>,
@@ -1507,6 +1980,72 @@ pub mod versioning_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("anabranch.v1.Versioning", "Merge"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes back what a commit changed, in a new commit.
+        pub async fn revert(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplayRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReplayReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/Revert",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "Revert"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes what a commit changed again, in a new commit.
+        pub async fn cherry_pick(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplayRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReplayReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/CherryPick",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "CherryPick"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Moves a branch to any commit.
+        pub async fn reset(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResetReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Versioning/Reset",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Versioning", "Reset"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -1535,6 +2074,21 @@ pub mod versioning_server {
             tonic::Response<super::DeleteBranchReply>,
             tonic::Status,
         >;
+        /// Its id, reflog and rows stay with it. `main` and protected branches are refused.
+        async fn rename_branch(
+            &self,
+            request: tonic::Request<super::RenameBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::Branch>, tonic::Status>;
+        /// A protected branch refuses to be deleted, renamed and reset.
+        async fn protect_branch(
+            &self,
+            request: tonic::Request<super::ProtectBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::Branch>, tonic::Status>;
+        async fn get_branch(
+            &self,
+            request: tonic::Request<super::GetBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::Branch>, tonic::Status>;
+        /// By name.
         async fn list_branches(
             &self,
             request: tonic::Request<super::ListBranchesRequest>,
@@ -1542,6 +2096,11 @@ pub mod versioning_server {
             tonic::Response<super::ListBranchesReply>,
             tonic::Status,
         >;
+        /// The moves of a branch's head, newest first.
+        async fn reflog(
+            &self,
+            request: tonic::Request<super::ReflogRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReflogReply>, tonic::Status>;
         async fn create_tag(
             &self,
             request: tonic::Request<super::CreateTagRequest>,
@@ -1550,6 +2109,7 @@ pub mod versioning_server {
             &self,
             request: tonic::Request<super::DeleteTagRequest>,
         ) -> std::result::Result<tonic::Response<super::DeleteTagReply>, tonic::Status>;
+        /// By name.
         async fn list_tags(
             &self,
             request: tonic::Request<super::ListTagsRequest>,
@@ -1559,6 +2119,12 @@ pub mod versioning_server {
             &self,
             request: tonic::Request<super::ResolveRequest>,
         ) -> std::result::Result<tonic::Response<super::Commit>, tonic::Status>;
+        /// A commit and what it changed.
+        async fn show(
+            &self,
+            request: tonic::Request<super::ShowRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShowReply>, tonic::Status>;
+        /// Newest first.
         async fn log(
             &self,
             request: tonic::Request<super::LogRequest>,
@@ -1567,11 +2133,35 @@ pub mod versioning_server {
             &self,
             request: tonic::Request<super::DiffRequest>,
         ) -> std::result::Result<tonic::Response<super::DiffReply>, tonic::Status>;
+        /// The youngest commit that two refs have in common.
+        async fn merge_base(
+            &self,
+            request: tonic::Request<super::MergeBaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::MergeBaseReply>, tonic::Status>;
         async fn merge(
             &self,
             request: tonic::Request<super::MergeRequest>,
         ) -> std::result::Result<tonic::Response<super::MergeReply>, tonic::Status>;
+        /// Takes back what a commit changed, in a new commit.
+        async fn revert(
+            &self,
+            request: tonic::Request<super::ReplayRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReplayReply>, tonic::Status>;
+        /// Makes what a commit changed again, in a new commit.
+        async fn cherry_pick(
+            &self,
+            request: tonic::Request<super::ReplayRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReplayReply>, tonic::Status>;
+        /// Moves a branch to any commit.
+        async fn reset(
+            &self,
+            request: tonic::Request<super::ResetRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResetReply>, tonic::Status>;
     }
+    /// Lists come in pages: `limit` is the most that a page holds (0 for the server's default), `page_token` is empty for the first page and else the
+    /// `next_page_token` of the page before, whose other fields are repeated. An empty `next_page_token` ends the list; a page before may be short or empty.
+    ///
+    /// Verbs that make commits name their author; empty for `anonymous`.
     #[derive(Debug)]
     pub struct VersioningServer<T> {
         inner: Arc<T>,
@@ -1738,6 +2328,141 @@ pub mod versioning_server {
                     };
                     Box::pin(fut)
                 }
+                "/anabranch.v1.Versioning/RenameBranch" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenameBranchSvc<T: Versioning>(pub Arc<T>);
+                    impl<
+                        T: Versioning,
+                    > tonic::server::UnaryService<super::RenameBranchRequest>
+                    for RenameBranchSvc<T> {
+                        type Response = super::Branch;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenameBranchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::rename_branch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenameBranchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Versioning/ProtectBranch" => {
+                    #[allow(non_camel_case_types)]
+                    struct ProtectBranchSvc<T: Versioning>(pub Arc<T>);
+                    impl<
+                        T: Versioning,
+                    > tonic::server::UnaryService<super::ProtectBranchRequest>
+                    for ProtectBranchSvc<T> {
+                        type Response = super::Branch;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ProtectBranchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::protect_branch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ProtectBranchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Versioning/GetBranch" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetBranchSvc<T: Versioning>(pub Arc<T>);
+                    impl<
+                        T: Versioning,
+                    > tonic::server::UnaryService<super::GetBranchRequest>
+                    for GetBranchSvc<T> {
+                        type Response = super::Branch;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetBranchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::get_branch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetBranchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/anabranch.v1.Versioning/ListBranches" => {
                     #[allow(non_camel_case_types)]
                     struct ListBranchesSvc<T: Versioning>(pub Arc<T>);
@@ -1768,6 +2493,49 @@ pub mod versioning_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListBranchesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Versioning/Reflog" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReflogSvc<T: Versioning>(pub Arc<T>);
+                    impl<T: Versioning> tonic::server::UnaryService<super::ReflogRequest>
+                    for ReflogSvc<T> {
+                        type Response = super::ReflogReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReflogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::reflog(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReflogSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1963,6 +2731,49 @@ pub mod versioning_server {
                     };
                     Box::pin(fut)
                 }
+                "/anabranch.v1.Versioning/Show" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowSvc<T: Versioning>(pub Arc<T>);
+                    impl<T: Versioning> tonic::server::UnaryService<super::ShowRequest>
+                    for ShowSvc<T> {
+                        type Response = super::ShowReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShowRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::show(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/anabranch.v1.Versioning/Log" => {
                     #[allow(non_camel_case_types)]
                     struct LogSvc<T: Versioning>(pub Arc<T>);
@@ -2049,6 +2860,51 @@ pub mod versioning_server {
                     };
                     Box::pin(fut)
                 }
+                "/anabranch.v1.Versioning/MergeBase" => {
+                    #[allow(non_camel_case_types)]
+                    struct MergeBaseSvc<T: Versioning>(pub Arc<T>);
+                    impl<
+                        T: Versioning,
+                    > tonic::server::UnaryService<super::MergeBaseRequest>
+                    for MergeBaseSvc<T> {
+                        type Response = super::MergeBaseReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MergeBaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::merge_base(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MergeBaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/anabranch.v1.Versioning/Merge" => {
                     #[allow(non_camel_case_types)]
                     struct MergeSvc<T: Versioning>(pub Arc<T>);
@@ -2077,6 +2933,135 @@ pub mod versioning_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MergeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Versioning/Revert" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevertSvc<T: Versioning>(pub Arc<T>);
+                    impl<T: Versioning> tonic::server::UnaryService<super::ReplayRequest>
+                    for RevertSvc<T> {
+                        type Response = super::ReplayReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReplayRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::revert(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevertSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Versioning/CherryPick" => {
+                    #[allow(non_camel_case_types)]
+                    struct CherryPickSvc<T: Versioning>(pub Arc<T>);
+                    impl<T: Versioning> tonic::server::UnaryService<super::ReplayRequest>
+                    for CherryPickSvc<T> {
+                        type Response = super::ReplayReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReplayRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::cherry_pick(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CherryPickSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Versioning/Reset" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetSvc<T: Versioning>(pub Arc<T>);
+                    impl<T: Versioning> tonic::server::UnaryService<super::ResetRequest>
+                    for ResetSvc<T> {
+                        type Response = super::ResetReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Versioning>::reset(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anabranch_client::{
-    BulkOptions, Changes, Client, ClientConfig, Definition, Error, FileFormat, FileOptions, HistoricalQuery, Launcher, OnlineFeatures, OnlineQuery,
-    PushOptions, ReadQuery, Rows, Selection,
+    BulkOptions, Changes, Client, ClientConfig, Definition, DiffQuery, Error, FileFormat, FileOptions, HistoricalQuery, Launcher, LogQuery,
+    MergeOptions, OnlineFeatures, OnlineQuery, PushOptions, ReadQuery, ReplayOptions, ResetOptions, Rows, Selection, ShowQuery, Strategy, Timestamp,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
@@ -35,15 +35,15 @@ pub(crate) fn launcher(program: PathBuf) -> Launcher {
 
 /// Connects to a server.
 #[pyfunction]
-pub(crate) fn connect(address: String, timeout: Duration, author: String) -> Call {
-    let config = ClientConfig { timeout, author, ..ClientConfig::default() };
+pub(crate) fn connect(address: String, timeout: Duration, author: String, page_size: u32) -> Call {
+    let config = ClientConfig { timeout, author, page_size, ..ClientConfig::default() };
     Call::new(async move { Client::connect_with(&address, config).await.map(made) })
 }
 
 /// Joins the server of a folder, or starts a private one with a Python interpreter.
 #[pyfunction]
-pub(crate) fn open(folder: PathBuf, program: PathBuf, timeout: Duration, author: String) -> Call {
-    let config = ClientConfig { timeout, author, ..ClientConfig::default() };
+pub(crate) fn open(folder: PathBuf, program: PathBuf, timeout: Duration, author: String, page_size: u32) -> Call {
+    let config = ClientConfig { timeout, author, page_size, ..ClientConfig::default() };
     Call::new(async move { Client::open(&folder, &launcher(program), config).await.map(made) })
 }
 
@@ -258,9 +258,29 @@ impl NativeClient {
         Ok(Call::new(async move { client.delete_branch(&name).await.map(json) }))
     }
 
+    fn rename_branch(&self, name: String, new_name: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.rename_branch(&name, &new_name).await.map(json) }))
+    }
+
+    fn protect_branch(&self, name: String, protected: bool) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.protect_branch(&name, protected).await.map(json) }))
+    }
+
+    fn branch(&self, name: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.branch(&name).await.map(json) }))
+    }
+
     fn branches(&self, prefix: String) -> PyResult<Call> {
         let client = self.client()?;
         Ok(Call::new(async move { client.branches(&prefix).await.map(json) }))
+    }
+
+    fn reflog(&self, branch: String, limit: u32) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.reflog(&branch, limit).await.map(json) }))
     }
 
     fn create_tag(&self, name: String, reference: String) -> PyResult<Call> {
@@ -283,19 +303,64 @@ impl NativeClient {
         Ok(Call::new(async move { client.commit().await.map(json) }))
     }
 
-    fn log(&self, limit: u32) -> PyResult<Call> {
-        let client = self.client()?;
-        Ok(Call::new(async move { client.log(limit).await.map(json) }))
+    fn show(&self, parent: u32, limit: u32, values: bool) -> PyResult<Call> {
+        let (client, query) = (self.client()?, ShowQuery { parent, limit, values });
+        Ok(Call::new(async move { client.show(&query).await.map(json) }))
     }
 
-    fn diff(&self, left: String, right: String, limit: u32) -> PyResult<Call> {
-        let client = self.client()?;
-        Ok(Call::new(async move { client.diff(&left, &right, limit).await.map(json) }))
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
+    fn log(&self, py: Python<'_>, limit: u32, paths: Vec<String>, since: &str, until: &str, author: String, first_parent: bool) -> PyResult<Call> {
+        let (client, since, until) = (self.client()?, time_of(py, since)?, time_of(py, until)?);
+        let query = LogQuery { limit, paths, since, until, author, first_parent };
+        Ok(Call::new(async move { client.log_with(&query).await.map(json) }))
     }
 
-    fn merge(&self, source: String, into: String, message: String) -> PyResult<Call> {
+    #[pyo3(signature = (left, right, limit, *, three_dot, path, values, summary_only))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
+    fn diff(&self, left: String, right: String, limit: u32, three_dot: bool, path: String, values: bool, summary_only: bool) -> PyResult<Call> {
+        let (client, query) = (self.client()?, DiffQuery { limit, three_dot, path, values, summary_only });
+        Ok(Call::new(async move { client.diff_with(&left, &right, &query).await.map(json) }))
+    }
+
+    fn merge_base(&self, left: String, right: String) -> PyResult<Call> {
         let client = self.client()?;
-        Ok(Call::new(async move { client.merge(&source, &into, &message).await.map(json) }))
+        Ok(Call::new(async move { client.merge_base(&left, &right).await.map(json) }))
+    }
+
+    #[pyo3(signature = (source, into, message, *, strategy, squash, dry_run, limit, values))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
+    fn merge(
+        &self,
+        py: Python<'_>,
+        source: String,
+        into: String,
+        message: String,
+        strategy: &str,
+        squash: bool,
+        dry_run: bool,
+        limit: u32,
+        values: bool,
+    ) -> PyResult<Call> {
+        let (client, strategy) = (self.client()?, strategy_of(py, strategy)?);
+        let options = MergeOptions { message, strategy, squash, dry_run, limit, values };
+        Ok(Call::new(async move { client.merge_with(&source, &into, &options).await.map(json) }))
+    }
+
+    fn revert(&self, py: Python<'_>, commit: String, message: String, strategy: &str, parent: u32) -> PyResult<Call> {
+        let (client, strategy) = (self.client()?, strategy_of(py, strategy)?);
+        let options = ReplayOptions { parent, message, strategy };
+        Ok(Call::new(async move { client.revert(&commit, "", &options).await.map(json) }))
+    }
+
+    fn cherry_pick(&self, py: Python<'_>, commit: String, message: String, strategy: &str, parent: u32) -> PyResult<Call> {
+        let (client, strategy) = (self.client()?, strategy_of(py, strategy)?);
+        let options = ReplayOptions { parent, message, strategy };
+        Ok(Call::new(async move { client.cherry_pick(&commit, "", &options).await.map(json) }))
+    }
+
+    fn reset(&self, to: String, expected: String, rewind_offsets: bool) -> PyResult<Call> {
+        let (client, options) = (self.client()?, ResetOptions { expected, rewind_offsets });
+        Ok(Call::new(async move { client.reset(&to, "", &options).await.map(json) }))
     }
 
     fn list_datasets(&self) -> PyResult<Call> {
@@ -312,6 +377,15 @@ impl NativeClient {
         let client = self.client()?;
         Ok(Call::new(async move { client.info().await.map(json) }))
     }
+}
+
+fn strategy_of(py: Python<'_>, name: &str) -> PyResult<Strategy> {
+    name.parse().map_err(|error: Error| raised(py, &error))
+}
+
+fn time_of(py: Python<'_>, text: &str) -> PyResult<Option<Timestamp>> {
+    let time = (!text.is_empty()).then(|| text.parse::<Timestamp>());
+    time.transpose().map_err(|error| raised(py, &Error::Core(error)))
 }
 
 /// The table, the statuses of each column as bytes (1 PRESENT, 2 NULL_VALUE, 3 NOT_FOUND, 4 OUTSIDE_TTL) and the event times.

@@ -41,11 +41,13 @@ pub struct ClientConfig {
     pub retries: u32,
     /// Who makes the commits; the server's default where empty.
     pub author: String,
+    /// How many entries of a list travel in one reply; the server's own measure where 0. Lists are whole in any case.
+    pub page_size: u32,
 }
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(60), retries: 3, author: String::new() }
+        Self { connect_timeout: Duration::from_secs(5), timeout: Duration::from_secs(60), retries: 3, author: String::new(), page_size: 0 }
     }
 }
 
@@ -142,6 +144,11 @@ impl Client {
 
     pub(crate) fn repository_name(&self) -> String {
         self.target.repository.clone()
+    }
+
+    /// A branch, or where none is named the client's ref.
+    pub(crate) fn or_own_ref(&self, branch: &str) -> String {
+        if branch.is_empty() { self.target.r#ref.clone() } else { branch.to_owned() }
     }
 
     pub(crate) fn author(&self) -> String {

@@ -9,6 +9,8 @@ use arrow::error::ArrowError;
 use serde_json::Value as Json;
 use tonic::{Code, Status};
 
+use crate::merging::Conflicts;
+
 /// What a call can end in.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,6 +25,9 @@ pub enum Error {
         /// The same for programs; null where there is nothing to add.
         details: Json,
     },
+    /// Both sides changed the same keys. Nothing was changed.
+    #[error("{0}")]
+    Conflicts(Box<Conflicts>),
     /// No connection could be made, or it was lost.
     #[error("cannot reach the server at {address}: {reason}")]
     Unreachable {
@@ -86,6 +91,7 @@ impl Error {
     pub fn details(&self) -> &Json {
         match self {
             Self::Server { details, .. } => details,
+            Self::Conflicts(conflicts) => conflicts.details(),
             _ => &Json::Null,
         }
     }
@@ -124,6 +130,7 @@ impl Kinded for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Server { kind, .. } => *kind,
+            Self::Conflicts(_) => ErrorKind::Conflict,
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::NotReady { .. } => ErrorKind::Unavailable,
             Self::Launch { .. } => ErrorKind::FailedPrecondition,
             Self::Argument(_) | Self::Arrow(_) => ErrorKind::InvalidArgument,

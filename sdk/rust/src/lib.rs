@@ -1,9 +1,10 @@
 //! The Rust client of Anabranch.
 //!
-//! In reading order: [`client`] (connecting, and what a call is about), [`error`], [`definitions`] (plan and apply), [`versions`] (branches, tags,
-//! history), [`rows`] (push, delete, flush, status, quarantine), [`files`] and [`bulk`] (large amounts), [`online`] (lookups), [`historical`]
-//! (point-in-time datasets and reading a view), [`datasets`] (saved ones), [`session`] (what a server says of itself) and [`local`] (a private server
-//! for a folder). Definitions themselves are `anabranch-core`'s and come again here.
+//! In reading order: [`client`] (connecting, and what a call is about), [`error`], [`definitions`] (plan and apply), [`versions`] (branches and tags),
+//! [`history`] (commits, log, difference), [`merging`] (merge, revert, cherry-pick, reset), [`rows`] (push, delete, flush, status, quarantine),
+//! [`files`] and [`bulk`] (large amounts), [`online`] (lookups), [`historical`] (point-in-time datasets and reading a view), [`datasets`] (saved
+//! ones), [`session`] (what a server says of itself) and [`local`] (a private server for a folder). Definitions themselves are `anabranch-core`'s and
+//! come again here.
 //!
 //! ```no_run
 //! use anabranch_client::{Changes, Client, Definition, Entity, FeatureView, Rows, Scalar};
@@ -22,6 +23,8 @@ pub mod client;
 pub mod error;
 
 pub mod definitions;
+pub mod history;
+pub mod merging;
 pub mod versions;
 
 pub mod bulk;
@@ -56,11 +59,13 @@ pub use error::Error;
 pub use files::FileOptions;
 pub use flight::Reader;
 pub use historical::{Dataset, HistoricalQuery, ReadQuery, Table};
+pub use history::{Commit, Diff, DiffQuery, Difference, FieldDifference, KindSummary, LogQuery, ShowQuery, Shown, StoredValue};
 pub use local::Launcher;
+pub use merging::{Conflict, Conflicts, MergeOptions, Merged, ReplayOptions, Replayed, Reset, ResetOptions, Strategy};
 pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
 pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
 pub use session::ServerInfo;
-pub use versions::{Branch, Commit, Diff, Difference, Merged, Tag};
+pub use versions::{Branch, HeadMove, Tag};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
-//! Branches, tags, commits, history, difference and merge.
-
-use std::collections::BTreeMap;
+//! Branches and tags, and where a branch's head has been.
+//!
+//! Lists are read a page at a time, as large as [`crate::ClientConfig::page_size`] says, and given whole.
 
 use anabranch_core::Timestamp;
 use anabranch_proto::v1;
@@ -14,10 +14,15 @@ use crate::{Client, Error};
 pub struct Branch {
     /// Its name.
     pub name: String,
-    /// Its id, never given twice.
+    /// Its id, never given twice; it stays when the branch is renamed.
     pub id: u64,
     /// Its head.
     pub commit: String,
+    /// Whether it refuses to be deleted, renamed and reset.
+    pub protected: bool,
+    /// When it was made.
+    #[serde(serialize_with = "as_text")]
+    pub created: Timestamp,
 }
 
 /// A name that stays with its commit.
@@ -27,80 +32,74 @@ pub struct Tag {
     pub name: String,
     /// Its commit.
     pub commit: String,
+    /// When it was made.
+    #[serde(serialize_with = "as_text")]
+    pub created: Timestamp,
 }
 
-/// One commit.
+/// One move of a branch's head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Commit {
-    /// Its id, in hex.
-    pub id: String,
-    /// The root of its map, in hex.
-    pub root: String,
-    /// The ids of its parents.
-    pub parents: Vec<String>,
-    /// Who made it.
-    pub author: String,
-    /// Why.
-    pub message: String,
+pub struct HeadMove {
+    /// Grows with every move, whatever the clock said.
+    pub sequence: u64,
+    /// Where the head was; empty where the branch was made.
+    pub from: String,
+    /// Where it went.
+    pub to: String,
     /// When.
     #[serde(serialize_with = "as_text")]
     pub time: Timestamp,
-    /// What its maker added.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// What differs between two commits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Diff {
-    /// The commit on the left.
-    pub left_commit: String,
-    /// The commit on the right.
-    pub right_commit: String,
-    /// What differs, by key.
-    pub differences: Vec<Difference>,
-    /// More lay behind the limit.
-    pub truncated: bool,
-}
-
-/// One key that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// table, snapshot, feature, offset, evidence or object.
-    pub kind: String,
-    /// The key for people, such as `feature_view/weather`.
-    pub key: String,
-    /// added, removed or changed.
-    pub change: String,
-    /// One line for people.
-    pub summary: String,
-}
-
-/// What a merge has done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Merged {
-    /// The head of the destination now.
-    pub commit: String,
-    /// `fast_forward` or `up_to_date`.
-    pub outcome: String,
+    /// Who moved it.
+    pub author: String,
+    /// How: `create`, `commit`, `merge`, `revert` …
+    pub action: String,
 }
 
 impl Client {
-    /// Makes a branch at a ref; empty for `main`.
+    /// Makes a branch at a ref; empty for `main`. Nothing is copied.
     ///
     /// # Errors
-    /// `conflict` where the name is taken, `not_found` for an unknown ref.
+    /// `conflict` where the name is taken, `not_found` for an unknown ref, `invalid_argument` for a name that no branch can have.
     pub async fn create_branch(&self, name: &str, from: &str) -> Result<Branch, Error> {
-        let request = v1::CreateBranchRequest { repository: self.repository_name(), name: name.to_owned(), from: from.to_owned() };
+        let (repository, author) = (self.repository_name(), self.author());
+        let request = v1::CreateBranchRequest { repository, name: name.to_owned(), from: from.to_owned(), author };
         unary!(self, versioning.create_branch(request), Retry::Never).await.map(branch)
     }
 
     /// Deletes a branch; its commits stay.
     ///
     /// # Errors
-    /// `not_found` where there is none.
+    /// `not_found` where there is none, `failed_precondition` for `main` and protected branches.
     pub async fn delete_branch(&self, name: &str) -> Result<(), Error> {
         let request = v1::DeleteBranchRequest { repository: self.repository_name(), name: name.to_owned() };
         unary!(self, versioning.delete_branch(request), Retry::Never).await.map(|_| ())
+    }
+
+    /// Gives a branch another name. Its id, its log of moves and what was pushed to it stay with it.
+    ///
+    /// # Errors
+    /// `not_found` where there is none, `conflict` where the new name is taken, `failed_precondition` for `main` and protected branches.
+    pub async fn rename_branch(&self, name: &str, new_name: &str) -> Result<Branch, Error> {
+        let request = v1::RenameBranchRequest { repository: self.repository_name(), name: name.to_owned(), new_name: new_name.to_owned() };
+        unary!(self, versioning.rename_branch(request), Retry::Never).await.map(branch)
+    }
+
+    /// Protects a branch from being deleted, renamed and reset, or no longer.
+    ///
+    /// # Errors
+    /// `not_found` where there is none.
+    pub async fn protect_branch(&self, name: &str, protected: bool) -> Result<Branch, Error> {
+        let request = v1::ProtectBranchRequest { repository: self.repository_name(), name: name.to_owned(), protected };
+        unary!(self, versioning.protect_branch(request), Retry::Safe).await.map(branch)
+    }
+
+    /// One branch; empty for the client's ref.
+    ///
+    /// # Errors
+    /// `not_found` where there is none.
+    pub async fn branch(&self, name: &str) -> Result<Branch, Error> {
+        let request = v1::GetBranchRequest { repository: self.repository_name(), name: self.or_own_ref(name) };
+        unary!(self, versioning.get_branch(request), Retry::Safe).await.map(branch)
     }
 
     /// The branches whose names begin with a prefix, by name.
@@ -108,15 +107,39 @@ impl Client {
     /// # Errors
     /// `not_found` for an unknown repository.
     pub async fn branches(&self, prefix: &str) -> Result<Vec<Branch>, Error> {
-        let request = v1::ListBranchesRequest { repository: self.repository_name(), prefix: prefix.to_owned() };
-        let reply = unary!(self, versioning.list_branches(request), Retry::Safe).await?;
-        Ok(reply.branches.into_iter().map(branch).collect())
+        let (mut branches, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let (repository, limit) = (self.repository_name(), self.config().page_size);
+            let request = v1::ListBranchesRequest { repository, prefix: prefix.to_owned(), limit, page_token };
+            let reply = unary!(self, versioning.list_branches(request), Retry::Safe).await?;
+            branches.extend(reply.branches.into_iter().map(branch));
+            page_token = reply.next_page_token;
+            if page_token.is_empty() {
+                return Ok(branches);
+            }
+        }
+    }
+
+    /// The moves of a branch's head, newest first; the branch empty for the client's ref, 0 for the server's limit.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such branch.
+    pub async fn reflog(&self, branch: &str, limit: u32) -> Result<Vec<HeadMove>, Error> {
+        let (mut moves, mut page_token, mut pages) = (Vec::new(), String::new(), Pages::new(self, limit));
+        while let Some(limit) = pages.next(moves.len()) {
+            let request = v1::ReflogRequest { repository: self.repository_name(), branch: self.or_own_ref(branch), limit, page_token };
+            let reply = unary!(self, versioning.reflog(request), Retry::Safe).await?;
+            moves.extend(reply.moves.into_iter().map(head_move));
+            page_token = reply.next_page_token;
+            pages.ended = page_token.is_empty();
+        }
+        Ok(moves)
     }
 
     /// Names the commit at a ref; empty for `main`.
     ///
     /// # Errors
-    /// `conflict` where the name is taken, `not_found` for an unknown ref.
+    /// `conflict` where the name is taken, `not_found` for an unknown ref, `invalid_argument` for a name that no tag can have.
     pub async fn create_tag(&self, name: &str, reference: &str) -> Result<Tag, Error> {
         let request = v1::CreateTagRequest { repository: self.repository_name(), name: name.to_owned(), r#ref: reference.to_owned() };
         unary!(self, versioning.create_tag(request), Retry::Never).await.map(tag)
@@ -136,59 +159,46 @@ impl Client {
     /// # Errors
     /// `not_found` for an unknown repository.
     pub async fn tags(&self, prefix: &str) -> Result<Vec<Tag>, Error> {
-        let request = v1::ListTagsRequest { repository: self.repository_name(), prefix: prefix.to_owned() };
-        let reply = unary!(self, versioning.list_tags(request), Retry::Safe).await?;
-        Ok(reply.tags.into_iter().map(tag).collect())
+        let (mut tags, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let (repository, limit) = (self.repository_name(), self.config().page_size);
+            let request = v1::ListTagsRequest { repository, prefix: prefix.to_owned(), limit, page_token };
+            let reply = unary!(self, versioning.list_tags(request), Retry::Safe).await?;
+            tags.extend(reply.tags.into_iter().map(tag));
+            page_token = reply.next_page_token;
+            if page_token.is_empty() {
+                return Ok(tags);
+            }
+        }
+    }
+}
+
+/// How many entries to ask for next, of a list that ends at a limit.
+pub(crate) struct Pages {
+    limit: u32,
+    page_size: u32,
+    /// The server has no more.
+    pub(crate) ended: bool,
+}
+
+impl Pages {
+    /// A list of at most `limit` entries; 0 for as many as the server gives in one page.
+    pub(crate) fn new(client: &Client, limit: u32) -> Self {
+        Self { limit, page_size: client.config().page_size, ended: false }
     }
 
-    /// The commit that the client's ref names.
-    ///
-    /// # Errors
-    /// `not_found` for an unknown ref.
-    pub async fn commit(&self) -> Result<Commit, Error> {
-        let request = v1::ResolveRequest { target: Some(self.target()) };
-        unary!(self, versioning.resolve(request), Retry::Safe).await.map(commit)
-    }
-
-    /// The history of the client's ref, youngest first; 0 for the server's limit.
-    ///
-    /// # Errors
-    /// `not_found` for an unknown ref.
-    pub async fn log(&self, limit: u32) -> Result<Vec<Commit>, Error> {
-        let request = v1::LogRequest { target: Some(self.target()), limit };
-        let reply = unary!(self, versioning.log(request), Retry::Safe).await?;
-        Ok(reply.commits.into_iter().map(commit).collect())
-    }
-
-    /// What differs between two refs; 0 for the server's limit.
-    ///
-    /// # Errors
-    /// `not_found` for an unknown ref.
-    pub async fn diff(&self, left: &str, right: &str, limit: u32) -> Result<Diff, Error> {
-        let request = v1::DiffRequest { repository: self.repository_name(), left: left.to_owned(), right: right.to_owned(), limit };
-        let reply = unary!(self, versioning.diff(request), Retry::Safe).await?;
-        Ok(Diff {
-            left_commit: reply.left_commit,
-            right_commit: reply.right_commit,
-            differences: reply.differences.into_iter().map(difference).collect(),
-            truncated: reply.truncated,
-        })
-    }
-
-    /// Merges a ref into a branch; empty for `main`. `message` may be empty.
-    ///
-    /// # Errors
-    /// `conflict` where both sides changed, `not_found` for an unknown ref.
-    pub async fn merge(&self, source: &str, into: &str, message: &str) -> Result<Merged, Error> {
-        let request = v1::MergeRequest {
-            repository: self.repository_name(),
-            source: source.to_owned(),
-            into: into.to_owned(),
-            author: self.author(),
-            message: message.to_owned(),
-        };
-        let reply = unary!(self, versioning.merge(request), Retry::Never).await?;
-        Ok(Merged { commit: reply.commit, outcome: reply.outcome })
+    /// The size of the next page, if there is to be one; `read` entries are here.
+    pub(crate) fn next(&self, read: usize) -> Option<u32> {
+        if self.ended || (self.limit == 0 && read > 0) {
+            return None;
+        }
+        let left = self.limit.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
+        match (self.limit, left, self.page_size) {
+            (0, ..) => Some(0),
+            (_, 0, _) => None,
+            (_, left, 0) => Some(left),
+            (_, left, page_size) => Some(left.min(page_size)),
+        }
     }
 }
 
@@ -197,25 +207,13 @@ pub(crate) fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<
 }
 
 fn branch(reply: v1::Branch) -> Branch {
-    Branch { name: reply.name, id: reply.id, commit: reply.commit }
+    Branch { name: reply.name, id: reply.id, commit: reply.commit, protected: reply.protected, created: Timestamp(reply.created_us) }
 }
 
 fn tag(reply: v1::Tag) -> Tag {
-    Tag { name: reply.name, commit: reply.commit }
+    Tag { name: reply.name, commit: reply.commit, created: Timestamp(reply.created_us) }
 }
 
-fn commit(reply: v1::Commit) -> Commit {
-    Commit {
-        id: reply.id,
-        root: reply.root,
-        parents: reply.parents,
-        author: reply.author,
-        message: reply.message,
-        time: Timestamp(reply.time_us),
-        metadata: reply.metadata.into_iter().collect(),
-    }
-}
-
-fn difference(reply: v1::Difference) -> Difference {
-    Difference { kind: reply.kind, key: reply.key, change: reply.change, summary: reply.summary }
+fn head_move(reply: v1::HeadMove) -> HeadMove {
+    HeadMove { sequence: reply.sequence, from: reply.from, to: reply.to, time: Timestamp(reply.time_us), author: reply.author, action: reply.action }
 }

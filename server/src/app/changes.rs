@@ -1,10 +1,10 @@
-//! Changing definitions and moving branches: what must bring the pipeline to rest first.
+//! Changing definitions, which brings the pipeline to rest first.
 
 use anabranch_ingest::Error as IngestError;
-use anabranch_versioning::{CommitId, Merge, MergeRequest, RefSpec};
+use anabranch_versioning::CommitId;
 
+use super::Scope;
 use super::definitions::{Planned, Proposal};
-use super::{DEFAULT_BRANCH, Scope};
 use crate::error::{Error, Result};
 
 /// Definitions to be applied.
@@ -22,13 +22,6 @@ pub(crate) struct Applied {
     /// The new commit, or the head where nothing changed.
     pub(crate) commit: CommitId,
     pub(crate) planned: Planned,
-}
-
-/// What a merge did.
-#[derive(Debug)]
-pub(crate) struct Merged {
-    pub(crate) commit: CommitId,
-    pub(crate) outcome: &'static str,
 }
 
 impl Scope {
@@ -62,27 +55,5 @@ impl Scope {
                 Applied { commit: head, planned: planned(head) }
             }
         })
-    }
-
-    /// Moves the scope's branch forward to what `source` has.
-    pub(crate) async fn merge(&self, source: &str, author: &str) -> Result<Merged> {
-        if source.is_empty() {
-            return Err(Error::argument("source", "it is empty: name the branch, tag or commit to be merged"));
-        }
-        let branch = self.branch().await?;
-        let source = source.parse::<RefSpec>()?;
-        let request = MergeRequest { source, author: Self::author(author), metadata_writes: Vec::new() };
-        Ok(match self.repo.ingest.merge(&branch.name, request).await? {
-            Merge::UpToDate { head } => Merged { commit: head, outcome: "up_to_date" },
-            Merge::FastForward { to, .. } => Merged { commit: to, outcome: "fast_forward" },
-        })
-    }
-
-    /// Deletes a branch, its log with it.
-    pub(crate) async fn delete_branch(&self, name: &str) -> Result<()> {
-        if name == DEFAULT_BRANCH {
-            return Err(Error::Precondition(format!("branch {name:?} is the one that is served and cannot be deleted")));
-        }
-        Ok(self.repo.ingest.delete_branch(name).await?)
     }
 }

@@ -1,8 +1,8 @@
-//! Branches, tags, history and differences.
+//! Branches, tags and refs.
+//!
+//! Lists come in pages, each with the token that the next one begins with.
 
-use anabranch_core::definition::Definition;
-use anabranch_versioning::{BranchInfo, CommitId, CommitInfo, Difference, KeyKind, LogPage, MAX_PAGE, RefSpec, Resolved, Scan, TagInfo};
-use serde_json::Value as Json;
+use anabranch_versioning::{BranchInfo, MAX_PAGE, RefSpec, ReflogEntry, Resolved, TagInfo};
 
 use super::Scope;
 use crate::error::{Error, Result};
@@ -10,25 +10,25 @@ use crate::error::{Error, Result};
 /// The branch of a caller who names none.
 pub(crate) const DEFAULT_BRANCH: &str = "main";
 
-const DEFAULT_LOG: usize = 100;
-const DEFAULT_DIFF: usize = 1_000;
+const DEFAULT_NAMES: usize = 1_000;
+const DEFAULT_REFLOG: usize = 100;
 
-/// What differs between two commits.
+/// A part of a list, and the token that the next part is asked for by.
 #[derive(Debug)]
-pub(crate) struct DiffReport {
-    pub(crate) left: CommitId,
-    pub(crate) right: CommitId,
-    pub(crate) lines: Vec<DiffLine>,
-    pub(crate) truncated: bool,
+pub(crate) struct Listed<T> {
+    pub(crate) items: Vec<T>,
+    /// Empty at the end.
+    pub(crate) next: String,
 }
 
-/// One key that differs, for people.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct DiffLine {
-    pub(crate) kind: &'static str,
-    pub(crate) key: String,
-    pub(crate) change: &'static str,
-    pub(crate) summary: String,
+impl<T> Listed<T> {
+    /// A page out of what was read: one more than `limit` where there is more.
+    fn cut(mut items: Vec<T>, limit: usize, token: impl Fn(&T) -> String) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = if more { items.last().map(token).unwrap_or_default() } else { String::new() };
+        Self { items, next }
+    }
 }
 
 impl Scope {
@@ -47,33 +47,63 @@ impl Scope {
         resolved.branch.ok_or_else(|| Error::Precondition(format!("{:?} is not a branch, and only branches can be written to", self.reference)))
     }
 
-    /// The commit that the scope's ref names.
-    pub(crate) async fn commit_info(&self) -> Result<CommitInfo> {
+    /// The branch that the scope's ref is, to be looked at.
+    pub(crate) async fn named_branch(&self) -> Result<BranchInfo> {
         let resolved = self.resolve().await?;
-        Ok(self.repo.versions.commit_info(&resolved.commit).await?)
-    }
-
-    /// History from the scope's ref on, newest first.
-    pub(crate) async fn log(&self, limit: u32) -> Result<LogPage> {
-        let resolved = self.resolve().await?;
-        Ok(self.repo.versions.log(&resolved.commit, limited(limit, DEFAULT_LOG)).await?)
+        resolved.branch.ok_or_else(|| Error::argument("branch", format!("{:?} is not a branch", self.reference)))
     }
 
     /// Branches whose name begins with `prefix`.
-    pub(crate) async fn branches(&self, prefix: &str) -> Result<Vec<BranchInfo>> {
-        let branches = self.repo.versions.branches().await?;
-        Ok(branches.into_iter().filter(|branch| branch.name.starts_with(prefix)).collect())
+    pub(crate) async fn branches(&self, prefix: &str, limit: u32, page_token: &str) -> Result<Listed<BranchInfo>> {
+        let limit = limited(limit, DEFAULT_NAMES);
+        let found = self.repo.versions.branches_page(prefix, after(page_token), limit + 1).await?;
+        Ok(Listed::cut(found, limit, |branch| branch.name.clone()))
     }
 
     /// Tags whose name begins with `prefix`.
-    pub(crate) async fn tags(&self, prefix: &str) -> Result<Vec<TagInfo>> {
-        let tags = self.repo.versions.tags().await?;
-        Ok(tags.into_iter().filter(|tag| tag.name.starts_with(prefix)).collect())
+    pub(crate) async fn tags(&self, prefix: &str, limit: u32, page_token: &str) -> Result<Listed<TagInfo>> {
+        let limit = limited(limit, DEFAULT_NAMES);
+        let found = self.repo.versions.tags_page(prefix, after(page_token), limit + 1).await?;
+        Ok(Listed::cut(found, limit, |tag| tag.name.clone()))
+    }
+
+    /// The moves of the head of the scope's branch, newest first.
+    pub(crate) async fn reflog(&self, limit: u32, page_token: &str) -> Result<Listed<ReflogEntry>> {
+        let branch = self.named_branch().await?;
+        let before = match page_token {
+            "" => None,
+            token => Some(token.parse().map_err(|_| bad_token(token))?),
+        };
+        let limit = limited(limit, DEFAULT_REFLOG);
+        let found = self.repo.versions.reflog(branch.id, before, limit + 1).await?;
+        Ok(Listed::cut(found, limit, |entry| entry.seq.to_string()))
     }
 
     /// Makes a branch at the scope's ref.
-    pub(crate) async fn create_branch(&self, name: &str) -> Result<BranchInfo> {
-        Ok(self.repo.versions.create_branch(name, &spec(&self.reference)?, super::ANONYMOUS).await?)
+    pub(crate) async fn create_branch(&self, name: &str, author: &str) -> Result<BranchInfo> {
+        Ok(self.repo.versions.create_branch(name, &spec(&self.reference)?, &Self::author(author)).await?)
+    }
+
+    /// Protects a branch from being deleted, renamed and reset, or no longer.
+    pub(crate) async fn protect_branch(&self, name: &str, protected: bool) -> Result<BranchInfo> {
+        self.repo.versions.protect_branch(name, protected).await?;
+        Ok(self.repo.versions.branch(name).await?)
+    }
+
+    /// Gives a branch another name; its id, log and rows stay with it.
+    pub(crate) async fn rename_branch(&self, name: &str, new_name: &str) -> Result<BranchInfo> {
+        if name == DEFAULT_BRANCH {
+            return Err(Error::Precondition(format!("branch {name:?} is the one that is served and cannot be renamed")));
+        }
+        Ok(self.repo.ingest.rename_branch(name, new_name).await?)
+    }
+
+    /// Deletes a branch, its log with it.
+    pub(crate) async fn delete_branch(&self, name: &str) -> Result<()> {
+        if name == DEFAULT_BRANCH {
+            return Err(Error::Precondition(format!("branch {name:?} is the one that is served and cannot be deleted")));
+        }
+        Ok(self.repo.ingest.delete_branch(name).await?)
     }
 
     /// Makes a tag at the scope's ref.
@@ -85,83 +115,49 @@ impl Scope {
     pub(crate) async fn delete_tag(&self, name: &str) -> Result<()> {
         Ok(self.repo.versions.delete_tag(name).await?)
     }
-
-    /// What differs from the scope's ref to `right`.
-    pub(crate) async fn diff(&self, right: &str, limit: u32) -> Result<DiffReport> {
-        let right = if right.is_empty() { DEFAULT_BRANCH } else { right };
-        let (left, right) = (self.resolve().await?.commit, self.resolve_ref(right).await?.commit);
-        let limit = limited(limit, DEFAULT_DIFF);
-        let page = self.repo.versions.diff(&left, &right, &Scan::all().limit(limit)).await?;
-        Ok(DiffReport { left, right, lines: page.items.iter().map(line).collect(), truncated: page.next.is_some() })
-    }
 }
 
-fn spec(reference: &str) -> Result<RefSpec> {
+/// A name, `main` where the caller wrote none.
+pub(crate) fn or_main(name: &str) -> &str {
+    if name.is_empty() { DEFAULT_BRANCH } else { name }
+}
+
+/// A ref as the caller wrote it.
+pub(crate) fn spec(reference: &str) -> Result<RefSpec> {
     Ok(reference.parse::<RefSpec>()?)
 }
 
-fn limited(limit: u32, default: usize) -> usize {
-    if limit == 0 { default } else { (limit as usize).min(MAX_PAGE) }
+/// How many entries a page has: as many as asked, the default where nothing was, and never more than the library gives, less one to look ahead.
+pub(crate) fn limited(limit: u32, default: usize) -> usize {
+    if limit == 0 { default } else { (limit as usize).min(MAX_PAGE - 1) }
 }
 
-fn line(difference: &Difference) -> DiffLine {
-    let text = |part: &&[u8]| match std::str::from_utf8(part) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => part.iter().map(|byte| format!("{byte:02x}")).collect(),
-    };
-    let change = match (&difference.left, &difference.right) {
-        (None, _) => "added",
-        (_, None) => "removed",
-        _ => "changed",
-    };
-    DiffLine {
-        kind: difference.key.kind().name(),
-        key: difference.key.parts().iter().map(text).collect::<Vec<_>>().join("/"),
-        change,
-        summary: summary(difference),
-    }
+/// A token that no page gave.
+pub(crate) fn bad_token(token: &str) -> Error {
+    Error::argument("page_token", format!("{token:?} is not the next_page_token of a page of this list"))
 }
 
-/// What changed, in one line.
-fn summary(difference: &Difference) -> String {
-    let size = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
-    match (difference.key.kind(), &difference.left, &difference.right) {
-        (KeyKind::Feature, Some(left), Some(right)) => changed_fields(left, right),
-        (KeyKind::Feature, None, Some(only)) | (KeyKind::Feature, Some(only), None) => {
-            let description = Definition::from_bytes(only).ok().and_then(|definition| definition.spec().get("description").cloned());
-            description.as_ref().and_then(Json::as_str).unwrap_or_default().to_owned()
-        }
-        _ => format!("{} bytes to {} bytes", size(&difference.left), size(&difference.right)),
-    }
-}
-
-/// The top-level fields of two versions of a definition that differ.
-fn changed_fields(left: &[u8], right: &[u8]) -> String {
-    let spec = |bytes| Definition::from_bytes(bytes).map(|definition| definition.spec());
-    let (Ok(Json::Object(left)), Ok(Json::Object(right))) = (spec(left), spec(right)) else {
-        return "not readable".to_owned();
-    };
-    let mut fields: Vec<_> = left.keys().chain(right.keys().filter(|key| !left.contains_key(*key))).collect();
-    fields.retain(|field| left.get(*field) != right.get(*field));
-    fields.iter().map(|field| field.as_str()).collect::<Vec<_>>().join(", ")
+fn after(page_token: &str) -> Option<&str> {
+    (!page_token.is_empty()).then_some(page_token)
 }
 
 #[cfg(test)]
 mod tests {
-    use anabranch_core::definition::Source;
-    use anabranch_versioning::Key;
-
     use super::*;
 
     #[test]
-    fn a_changed_definition_is_summed_up_by_its_fields() {
-        let source = |owner: &str| Definition::Source(Source { owner: owner.into(), ..Source::push("flights") }).to_bytes().into();
-        let difference = Difference {
-            key: Key::new(KeyKind::Feature, &[b"source", b"flights"]).unwrap(),
-            left: Some(source("ada")),
-            right: Some(source("grace")),
+    fn a_page_names_its_successor_only_where_there_is_one() {
+        let page = |items: Vec<u32>| {
+            let listed = Listed::cut(items, 2, u32::to_string);
+            (listed.items, listed.next)
         };
-        let expected = DiffLine { kind: "feature", key: "source/flights".into(), change: "changed", summary: "owner".into() };
-        assert_eq!(line(&difference), expected);
+        assert_eq!(page(vec![1, 2, 3]), (vec![1, 2], "2".to_owned()));
+        assert_eq!(page(vec![1, 2]), (vec![1, 2], String::new()));
+        assert_eq!(page(vec![]), (vec![], String::new()));
+    }
+
+    #[test]
+    fn limits_are_kept_within_bounds() {
+        assert_eq!((limited(0, 7), limited(3, 7), limited(u32::MAX, 7)), (7, 3, MAX_PAGE - 1));
     }
 }

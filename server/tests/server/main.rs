@@ -9,4 +9,5 @@ mod life;
 mod refusals;
 mod rows;
 mod support;
+mod verbs;
 mod versions;

@@ -2,7 +2,12 @@
 
 mod commits;
 mod crashes;
+mod leases;
+mod merges;
+mod names;
 mod refs;
+mod replays;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::path::Path;

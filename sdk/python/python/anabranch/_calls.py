@@ -25,6 +25,12 @@ Features = Union[str, FeatureService, Sequence[Union[str, FeatureView]]]
 
 Knowledge = Union[str, _datetime.datetime]
 
+Time = Union[str, _datetime.datetime]
+"""A time as `2026-11-20T12:00:00Z` or a bare date, or a `datetime`; UTC where it has no zone."""
+
+Paths = Union[str, Sequence[str]]
+"""Keys of the versioned map: a kind such as `feature`, or more of a key, such as `table/features/weather`."""
+
 
 class Prepared(NamedTuple, Generic[T]):
     """A call that has not been started, and what makes its reply a result."""
@@ -33,14 +39,14 @@ class Prepared(NamedTuple, Generic[T]):
     finish: Callable[[Any], T]
 
 
-def connect(address: str, timeout: float, author: str | None) -> native.Call:
-    return native.connect(address, _datetime.timedelta(seconds=timeout), _author(author))
+def connect(address: str, timeout: float, author: str | None, page_size: int) -> native.Call:
+    return native.connect(address, _datetime.timedelta(seconds=timeout), _author(author), page_size)
 
 
-def open_folder(folder: str | os.PathLike[str], timeout: float, author: str | None) -> native.Call:
+def open_folder(folder: str | os.PathLike[str], timeout: float, author: str | None, page_size: int) -> native.Call:
     if not sys.executable:
         raise InvalidArgument("this Python is embedded and cannot start a server: start one with `anabranch serve` and connect to it")
-    return native.open(os.fspath(folder), sys.executable, _datetime.timedelta(seconds=timeout), _author(author))
+    return native.open(os.fspath(folder), sys.executable, _datetime.timedelta(seconds=timeout), _author(author), page_size)
 
 
 def _author(author: str | None) -> str:
@@ -133,8 +139,7 @@ class Calls:
         save_as: str,
         ref: str | None,
     ) -> Prepared[tables.Dataset]:
-        if isinstance(knowledge, _datetime.datetime):
-            knowledge = (knowledge if knowledge.tzinfo else knowledge.replace(tzinfo=_datetime.timezone.utc)).isoformat()
+        knowledge = _time(knowledge)
         call = self._at(ref).get_historical_features(
             *_selection(features),
             rows.to_arrow(rows.with_times(spine, time_column)),
@@ -152,34 +157,81 @@ class Calls:
         return Prepared(self._at(ref).read(_name(view), list(columns), quarantine), tables.Table)
 
     def branch(self, name: str, source: str) -> Prepared[results.Branch]:
-        return Prepared(self.client.create_branch(name, source), lambda reply: results.Branch(**reply))
+        return Prepared(self.client.create_branch(name, source), results._branch)
 
     def delete_branch(self, name: str) -> Prepared[None]:
         return Prepared(self.client.delete_branch(name), lambda _: None)
 
+    def rename_branch(self, name: str, new_name: str) -> Prepared[results.Branch]:
+        return Prepared(self.client.rename_branch(name, new_name), results._branch)
+
+    def protect_branch(self, name: str, protected: bool) -> Prepared[results.Branch]:
+        return Prepared(self.client.protect_branch(name, protected), results._branch)
+
+    def show_branch(self, name: str) -> Prepared[results.Branch]:
+        return Prepared(self.client.branch(name), results._branch)
+
     def branches(self, prefix: str) -> Prepared[list[results.Branch]]:
-        return Prepared(self.client.branches(prefix), lambda reply: [results.Branch(**branch) for branch in reply])
+        return Prepared(self.client.branches(prefix), lambda reply: [results._branch(branch) for branch in reply])
+
+    def reflog(self, branch: str, limit: int) -> Prepared[list[results.HeadMove]]:
+        return Prepared(self.client.reflog(branch, limit), lambda reply: [results._head_move(move) for move in reply])
 
     def tag(self, name: str, ref: str) -> Prepared[results.Tag]:
-        return Prepared(self.client.create_tag(name, ref), lambda reply: results.Tag(**reply))
+        return Prepared(self.client.create_tag(name, ref), results._tag)
 
     def delete_tag(self, name: str) -> Prepared[None]:
         return Prepared(self.client.delete_tag(name), lambda _: None)
 
     def tags(self, prefix: str) -> Prepared[list[results.Tag]]:
-        return Prepared(self.client.tags(prefix), lambda reply: [results.Tag(**tag) for tag in reply])
+        return Prepared(self.client.tags(prefix), lambda reply: [results._tag(tag) for tag in reply])
 
     def commit(self, ref: str | None) -> Prepared[results.Commit]:
         return Prepared(self._at(ref).commit(), results._commit)
 
-    def log(self, limit: int, ref: str | None) -> Prepared[list[results.Commit]]:
-        return Prepared(self._at(ref).log(limit), lambda reply: [results._commit(commit) for commit in reply])
+    def show(self, ref: str | None, parent: int, limit: int, values: bool) -> Prepared[results.Shown]:
+        return Prepared(self._at(ref).show(parent, limit, values), results._shown)
 
-    def diff(self, left: str, right: str, limit: int) -> Prepared[results.Diff]:
-        return Prepared(self.client.diff(left, right, limit), results._diff)
+    def log(
+        self,
+        limit: int,
+        path: Paths,
+        since: Time | None,
+        until: Time | None,
+        author: str,
+        first_parent: bool,
+        ref: str | None,
+    ) -> Prepared[list[results.Commit]]:
+        paths = [path] if isinstance(path, str) else list(path)
+        call = self._at(ref).log(limit, [path for path in paths if path], _time(since), _time(until), author, first_parent)
+        return Prepared(call, lambda reply: [results._commit(commit) for commit in reply])
 
-    def merge(self, source: str, into: str, message: str) -> Prepared[results.Merged]:
-        return Prepared(self.client.merge(source, into, message), lambda reply: results.Merged(**reply))
+    def diff(
+        self, left: str, right: str, three_dot: bool, path: str, limit: int, values: bool, summary_only: bool
+    ) -> Prepared[results.Diff]:
+        call = self.client.diff(left, right, limit, three_dot=three_dot, path=path, values=values, summary_only=summary_only)
+        return Prepared(call, results._diff)
+
+    def merge_base(self, left: str, right: str) -> Prepared[results.Commit | None]:
+        return Prepared(self.client.merge_base(left, right), lambda reply: None if reply is None else results._commit(reply))
+
+    def merge(
+        self, source: str, into: str, message: str, strategy: str, squash: bool, dry_run: bool, limit: int, values: bool
+    ) -> Prepared[results.Merged]:
+        call = self.client.merge(
+            source, into, message, strategy=strategy, squash=squash, dry_run=dry_run, limit=limit, values=values
+        )
+        return Prepared(call, results._merged)
+
+    def revert(self, commit: str, message: str, strategy: str, parent: int, ref: str | None) -> Prepared[results.Replayed]:
+        return Prepared(self._at(ref).revert(commit, message, strategy, parent), _replayed)
+
+    def cherry_pick(self, commit: str, message: str, strategy: str, parent: int, ref: str | None) -> Prepared[results.Replayed]:
+        return Prepared(self._at(ref).cherry_pick(commit, message, strategy, parent), _replayed)
+
+    def reset(self, to: str, expected: str, rewind_offsets: bool, ref: str | None) -> Prepared[results.Reset]:
+        call = self._at(ref).reset(to, expected, rewind_offsets)
+        return Prepared(call, lambda reply: results.Reset(**results._without_keywords(reply)))
 
     def quarantine(self, view: FeatureView | str, limit: int, ref: str | None) -> Prepared[results.Quarantine]:
         return Prepared(self._at(ref).quarantine(_name(view), limit), results._quarantine)
@@ -195,6 +247,16 @@ class Calls:
 
     def info(self) -> Prepared[results.ServerInfo]:
         return Prepared(self.client.info(), results._info)
+
+
+def _replayed(reply: dict[str, Any]) -> results.Replayed:
+    return results.Replayed(**results._without_keywords(reply))
+
+
+def _time(time: Time | None) -> str:
+    if isinstance(time, _datetime.datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=_datetime.timezone.utc)).isoformat()
+    return time or ""
 
 
 def _name(of: Definition | str) -> str:

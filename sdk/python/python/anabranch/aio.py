@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, Prepared
+from ._calls import Definitions, Features, Knowledge, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -27,14 +27,14 @@ __all__ = ["Client", "connect", "open"]
 DEFAULT_TIMEOUT = 60.0
 
 
-async def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+async def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None, page_size: int = 0) -> Client:
     """See `anabranch.connect`."""
-    return Client(await _reply(_calls.connect(address, timeout, author)))
+    return Client(await _reply(_calls.connect(address, timeout, author, page_size)))
 
 
-async def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+async def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None, page_size: int = 0) -> Client:
     """See `anabranch.open`."""
-    return Client(await _reply(_calls.open_folder(folder, timeout, author)))
+    return Client(await _reply(_calls.open_folder(folder, timeout, author, page_size)))
 
 
 class Client:
@@ -183,9 +183,25 @@ class Client:
         """See `anabranch.Client.delete_branch`."""
         await _run(self._calls.delete_branch(name))
 
+    async def rename_branch(self, name: str, new_name: str) -> results.Branch:
+        """See `anabranch.Client.rename_branch`."""
+        return await _run(self._calls.rename_branch(name, new_name))
+
+    async def protect_branch(self, name: str, protected: bool = True) -> results.Branch:
+        """See `anabranch.Client.protect_branch`."""
+        return await _run(self._calls.protect_branch(name, protected))
+
+    async def show_branch(self, name: str = "") -> results.Branch:
+        """See `anabranch.Client.show_branch`."""
+        return await _run(self._calls.show_branch(name))
+
     async def branches(self, prefix: str = "") -> list[results.Branch]:
         """See `anabranch.Client.branches`."""
         return await _run(self._calls.branches(prefix))
+
+    async def reflog(self, branch: str = "", *, limit: int = 0) -> list[results.HeadMove]:
+        """See `anabranch.Client.reflog`."""
+        return await _run(self._calls.reflog(branch, limit))
 
     async def tag(self, name: str, ref: str = "") -> results.Tag:
         """See `anabranch.Client.tag`."""
@@ -203,17 +219,91 @@ class Client:
         """See `anabranch.Client.commit`."""
         return await _run(self._calls.commit(ref))
 
-    async def log(self, limit: int = 0, *, ref: str | None = None) -> list[results.Commit]:
+    async def show(self, ref: str | None = None, *, parent: int = 0, limit: int = 0, values: bool = False) -> results.Shown:
+        """See `anabranch.Client.show`."""
+        return await _run(self._calls.show(ref, parent, limit, values))
+
+    async def log(
+        self,
+        limit: int = 0,
+        *,
+        path: Paths = (),
+        since: Time | None = None,
+        until: Time | None = None,
+        author: str = "",
+        first_parent: bool = False,
+        ref: str | None = None,
+    ) -> list[results.Commit]:
         """See `anabranch.Client.log`."""
-        return await _run(self._calls.log(limit, ref))
+        return await _run(self._calls.log(limit, path, since, until, author, first_parent, ref))
 
-    async def diff(self, left: str, right: str, *, limit: int = 0) -> results.Diff:
+    async def diff(
+        self,
+        left: str,
+        right: str,
+        *,
+        three_dot: bool = False,
+        path: str = "",
+        limit: int = 0,
+        values: bool = False,
+        summary_only: bool = False,
+    ) -> results.Diff:
         """See `anabranch.Client.diff`."""
-        return await _run(self._calls.diff(left, right, limit))
+        return await _run(self._calls.diff(left, right, three_dot, path, limit, values, summary_only))
 
-    async def merge(self, source: str, into: str = "", *, message: str = "") -> results.Merged:
+    async def merge_base(self, left: str, right: str = "") -> results.Commit | None:
+        """See `anabranch.Client.merge_base`."""
+        return await _run(self._calls.merge_base(left, right))
+
+    async def merge(
+        self,
+        source: str,
+        into: str = "",
+        *,
+        message: str = "",
+        strategy: str = "default",
+        squash: bool = False,
+        dry_run: bool = False,
+        limit: int = 0,
+        values: bool = False,
+    ) -> results.Merged:
         """See `anabranch.Client.merge`."""
-        return await _run(self._calls.merge(source, into, message))
+        return await _run(self._calls.merge(source, into, message, strategy, squash, dry_run, limit, values))
+
+    async def revert(
+        self,
+        commit: str,
+        *,
+        message: str = "",
+        strategy: str = "default",
+        parent: int = 0,
+        ref: str | None = None,
+    ) -> results.Replayed:
+        """See `anabranch.Client.revert`."""
+        return await _run(self._calls.revert(commit, message, strategy, parent, ref))
+
+    async def cherry_pick(
+        self,
+        commit: str,
+        *,
+        message: str = "",
+        strategy: str = "default",
+        parent: int = 0,
+        ref: str | None = None,
+    ) -> results.Replayed:
+        """See `anabranch.Client.cherry_pick`."""
+        return await _run(self._calls.cherry_pick(commit, message, strategy, parent, ref))
+
+    async def reset(
+        self,
+        to: str,
+        *,
+        expected: str = "",
+        rewind_offsets: bool = False,
+        ref: str | None = None,
+    ) -> results.Reset:
+        """See `anabranch.Client.reset`."""
+        return await _run(self._calls.reset(to, expected, rewind_offsets, ref))
 
     async def quarantine(self, view: FeatureView | str = "", *, limit: int = 0, ref: str | None = None) -> results.Quarantine:
         """See `anabranch.Client.quarantine`."""

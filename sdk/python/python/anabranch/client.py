@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, Prepared
+from ._calls import Definitions, Features, Knowledge, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -23,29 +23,29 @@ __all__ = ["Client", "connect", "open"]
 DEFAULT_TIMEOUT = 60.0
 
 
-def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+def connect(address: str, *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None, page_size: int = 0) -> Client:
     """Connects to a server at an address such as `http://127.0.0.1:7420`.
 
-    `timeout` is for each call that moves no rows in bulk, in seconds; `author` makes the commits, by default the user of this process. Raises
-    `Unavailable` where no server answers.
+    `timeout` is for each call that moves no rows in bulk, in seconds; `author` makes the commits, by default the user of this process;
+    `page_size` is how many entries of a list travel in one reply, the server's own measure where 0. Raises `Unavailable` where no server answers.
     """
-    return Client(_calls.connect(address, timeout, author).wait())
+    return Client(_calls.connect(address, timeout, author, page_size).wait())
 
 
-def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None) -> Client:
+def open(folder: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT, author: str | None = None, page_size: int = 0) -> Client:
     """Joins the server that runs for a folder, or starts a private one that ends with its last user.
 
     The folder is made where it is missing; the server's log is `server.log` in it. Raises `FailedPrecondition` where no server can be started, with the
     end of its log.
     """
-    return Client(_calls.open_folder(folder, timeout, author).wait())
+    return Client(_calls.open_folder(folder, timeout, author, page_size).wait())
 
 
 class Client:
     """A connection to a server, about one repository and ref: `default` and `main` unless told otherwise.
 
     Most calls take a `ref`: `branch:x`, `tag:x`, `commit:<hex>`, or bare (branch, tag, then a unique beginning of a commit), with `~n` for the nth
-    ancestor. `at` and `repository` give a client about another ref or repository over the same connection. Made by `connect` and `open`; it is a context
+    ancestor, `^n` for the nth parent and `@{time}` for where a branch was then. `at` and `repository` give a client about another ref or repository over the same connection. Made by `connect` and `open`; it is a context
     manager.
     """
 
@@ -210,23 +210,51 @@ class Client:
         return _run(self._calls.read(view, columns, quarantine, ref))
 
     def branch(self, name: str, source: str = "") -> results.Branch:
-        """Makes a branch at a ref, `main` by default; nothing is copied."""
+        """Makes a branch at a ref, `main` by default; nothing is copied.
+
+        Raises `Conflict` where the name is taken, `NotFound` for an unknown ref and `InvalidArgument` for a name that no branch can have.
+        """
         return _run(self._calls.branch(name, source))
 
     def delete_branch(self, name: str) -> None:
-        """Deletes a branch; its commits stay."""
+        """Deletes a branch; its commits stay.
+
+        Raises `NotFound` where there is none and `FailedPrecondition` for `main` and protected branches.
+        """
         _run(self._calls.delete_branch(name))
+
+    def rename_branch(self, name: str, new_name: str) -> results.Branch:
+        """Gives a branch another name. Its id, its log of moves and what was pushed to it stay with it.
+
+        Raises `Conflict` where the new name is taken and `FailedPrecondition` for `main` and protected branches.
+        """
+        return _run(self._calls.rename_branch(name, new_name))
+
+    def protect_branch(self, name: str, protected: bool = True) -> results.Branch:
+        """Protects a branch from being deleted, renamed and reset, or no longer."""
+        return _run(self._calls.protect_branch(name, protected))
+
+    def show_branch(self, name: str = "") -> results.Branch:
+        """One branch; the client's own ref where none is named. Raises `NotFound` where there is none."""
+        return _run(self._calls.show_branch(name))
 
     def branches(self, prefix: str = "") -> list[results.Branch]:
         """The branches whose names begin with a prefix, by name."""
         return _run(self._calls.branches(prefix))
 
+    def reflog(self, branch: str = "", *, limit: int = 0) -> list[results.HeadMove]:
+        """Where a branch's head has been, newest first: 100 moves, or as many as asked for. The client's own ref where no branch is named."""
+        return _run(self._calls.reflog(branch, limit))
+
     def tag(self, name: str, ref: str = "") -> results.Tag:
-        """Names the commit at a ref, `main` by default."""
+        """Names the commit at a ref, `main` by default.
+
+        Raises `Conflict` where the name is taken, `NotFound` for an unknown ref and `InvalidArgument` for a name that no tag can have.
+        """
         return _run(self._calls.tag(name, ref))
 
     def delete_tag(self, name: str) -> None:
-        """Deletes a tag; its commit stays."""
+        """Deletes a tag; its commit stays. Raises `NotFound` where there is none."""
         _run(self._calls.delete_tag(name))
 
     def tags(self, prefix: str = "") -> list[results.Tag]:
@@ -237,17 +265,119 @@ class Client:
         """The commit that a ref names."""
         return _run(self._calls.commit(ref))
 
-    def log(self, limit: int = 0, *, ref: str | None = None) -> list[results.Commit]:
-        """The history of a ref, youngest first; 100 commits, or as many as asked for."""
-        return _run(self._calls.log(limit, ref))
+    def show(self, ref: str | None = None, *, parent: int = 0, limit: int = 0, values: bool = False) -> results.Shown:
+        """The commit that a ref names and what it changed: 1,000 keys, or as many as asked for.
 
-    def diff(self, left: str, right: str, *, limit: int = 0) -> results.Diff:
-        """What differs between two refs; 1,000 keys, or as many as asked for."""
-        return _run(self._calls.diff(left, right, limit))
+        It is compared with its first parent, or with `parent`, counted from 1. With `values` each key has its values, too.
+        """
+        return _run(self._calls.show(ref, parent, limit, values))
 
-    def merge(self, source: str, into: str = "", *, message: str = "") -> results.Merged:
-        """Merges a ref into a branch, `main` by default. Raises `Conflict` where both sides changed, and changes nothing then."""
-        return _run(self._calls.merge(source, into, message))
+    def log(
+        self,
+        limit: int = 0,
+        *,
+        path: Paths = (),
+        since: Time | None = None,
+        until: Time | None = None,
+        author: str = "",
+        first_parent: bool = False,
+        ref: str | None = None,
+    ) -> list[results.Commit]:
+        """The history of a ref, newest first; 100 commits, or as many as asked for.
+
+        `path` gives only commits that changed a key at or below it: a kind such as `feature`, or more of a key, such as `table/features/weather`;
+        several are given as a list. `since` and `until` bound the commits' times, `author` says whose they are. With `first_parent` what was merged
+        shows as the merge alone.
+        """
+        return _run(self._calls.log(limit, path, since, until, author, first_parent, ref))
+
+    def diff(
+        self,
+        left: str,
+        right: str,
+        *,
+        three_dot: bool = False,
+        path: str = "",
+        limit: int = 0,
+        values: bool = False,
+        summary_only: bool = False,
+    ) -> results.Diff:
+        """What differs between two refs; 1,000 keys, or as many as asked for.
+
+        With `three_dot` it is what came on the right since both went apart: the left is their youngest common commit. `path` gives only keys of a
+        kind such as `feature`, or below a key such as `table/features`. With `values` each key has its values, too; with `summary_only` keys are
+        counted by kind, all of them, and not listed.
+        """
+        return _run(self._calls.diff(left, right, three_dot, path, limit, values, summary_only))
+
+    def merge_base(self, left: str, right: str = "") -> results.Commit | None:
+        """The youngest commit that two refs have in common; the right is `main` by default. `None` where their histories share nothing."""
+        return _run(self._calls.merge_base(left, right))
+
+    def merge(
+        self,
+        source: str,
+        into: str = "",
+        *,
+        message: str = "",
+        strategy: str = "default",
+        squash: bool = False,
+        dry_run: bool = False,
+        limit: int = 0,
+        values: bool = False,
+    ) -> results.Merged:
+        """Merges a ref into a branch, the client's own by default.
+
+        Where both sides changed the same, it raises `MergeConflict`, which lists every key with both values, and changes nothing. `strategy` says who
+        wins then: `ours` (the branch that moves) or `theirs`. `squash` makes one commit of it that does not name the source as a parent. With
+        `dry_run` nothing is changed: the result says what would come (`changes`, `limit` keys at most, with `values` if asked for) and lists
+        `conflicts` without raising.
+        """
+        return _run(self._calls.merge(source, into, message, strategy, squash, dry_run, limit, values))
+
+    def revert(
+        self,
+        commit: str,
+        *,
+        message: str = "",
+        strategy: str = "default",
+        parent: int = 0,
+        ref: str | None = None,
+    ) -> results.Replayed:
+        """Takes back what a commit changed, in a new commit on the branch `ref`.
+
+        A commit with several parents needs `parent`, counted from 1. Raises `MergeConflict` where later commits changed the same, and changes nothing
+        then; `strategy` says who wins instead, as for `merge`. Raises `FailedPrecondition` where there is nothing to take back.
+        """
+        return _run(self._calls.revert(commit, message, strategy, parent, ref))
+
+    def cherry_pick(
+        self,
+        commit: str,
+        *,
+        message: str = "",
+        strategy: str = "default",
+        parent: int = 0,
+        ref: str | None = None,
+    ) -> results.Replayed:
+        """Makes what a commit changed elsewhere again, in a new commit on the branch `ref`. Takes and raises what `revert` does."""
+        return _run(self._calls.cherry_pick(commit, message, strategy, parent, ref))
+
+    def reset(
+        self,
+        to: str,
+        *,
+        expected: str = "",
+        rewind_offsets: bool = False,
+        ref: str | None = None,
+    ) -> results.Reset:
+        """Moves the branch `ref` to any commit; what was committed since stays in its reflog.
+
+        With `expected`, the head as the caller saw it, it raises `Conflict` where the head is another by now. Positions of streams stay where they are,
+        so that no row is read twice; with `rewind_offsets` they go back, too, and the rows behind them are read again. Raises `FailedPrecondition` for
+        a protected branch.
+        """
+        return _run(self._calls.reset(to, expected, rewind_offsets, ref))
 
     def quarantine(self, view: FeatureView | str = "", *, limit: int = 0, ref: str | None = None) -> results.Quarantine:
         """Rows that were refused, with their original bytes and every check that they failed; of all views where none is named."""

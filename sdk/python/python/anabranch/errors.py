@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .results import ConflictingKey
+
 __all__ = [
     "AnabranchError",
     "Conflict",
@@ -15,6 +17,7 @@ __all__ = [
     "Forbidden",
     "Internal",
     "InvalidArgument",
+    "MergeConflict",
     "NotFound",
     "Unauthenticated",
     "Unavailable",
@@ -61,6 +64,20 @@ class Conflict(AnabranchError):
     kind = "conflict"
 
 
+class MergeConflict(Conflict):
+    """Both sides of a merge, revert or cherry-pick changed the same keys. Nothing was changed."""
+
+    @property
+    def conflicts(self) -> tuple[ConflictingKey, ...]:
+        """The keys with the values of both sides: the first 1,000."""
+        return tuple(ConflictingKey(**key) for key in self.details["conflicts"])
+
+    @property
+    def total(self) -> int:
+        """How many keys there are."""
+        return int(self.details["total"])
+
+
 class FailedPrecondition(AnabranchError):
     """The state of the system forbids it until something else is done first."""
 
@@ -103,4 +120,6 @@ _BY_KIND: dict[str, type[AnabranchError]] = {
 
 def of_kind(kind: str, message: str, details: Any) -> AnabranchError:
     """The exception for an error of a kind; called from the native half."""
+    if kind == Conflict.kind and isinstance(details, dict) and "conflicts" in details:
+        return MergeConflict(message, details)
     return _BY_KIND.get(kind, Internal)(message, details)

@@ -11,18 +11,25 @@ __all__ = [
     "Applied",
     "Branch",
     "Commit",
+    "ConflictingKey",
     "Diff",
     "Difference",
     "Failure",
+    "FieldDifference",
+    "HeadMove",
     "Ingested",
+    "KindSummary",
     "Merged",
     "PipelineStatus",
     "Plan",
     "Quarantine",
     "QuarantinedRow",
     "RegisteredDefinition",
+    "Replayed",
+    "Reset",
     "SavedDataset",
     "ServerInfo",
+    "Shown",
     "Tag",
 ]
 
@@ -149,7 +156,11 @@ class Branch:
 
     name: str
     id: int
+    """Never given twice; it stays when the branch is renamed."""
     commit: str
+    protected: bool
+    """Whether it refuses to be deleted, renamed and reset."""
+    created: _datetime.datetime
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,22 @@ class Tag:
 
     name: str
     commit: str
+    created: _datetime.datetime
+
+
+@dataclass(frozen=True)
+class HeadMove:
+    """One move of a branch's head."""
+
+    sequence: int
+    """Grows with every move, whatever the clock said."""
+    from_commit: str
+    """Where the head was; empty where the branch was made."""
+    to_commit: str
+    time: _datetime.datetime
+    author: str
+    action: str
+    """How: create, commit, merge, revert …"""
 
 
 @dataclass(frozen=True)
@@ -174,6 +201,16 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class FieldDifference:
+    """One field of a value that differs; `None` where it is not there."""
+
+    path: str
+    """Such as `fields.temp.type`."""
+    left: Any
+    right: Any
+
+
+@dataclass(frozen=True)
 class Difference:
     """One key that differs: its kind (feature, table, …), the change (added, removed, changed) and one line for people."""
 
@@ -181,6 +218,21 @@ class Difference:
     key: str
     change: str
     summary: str
+    fields: tuple[FieldDifference, ...] = ()
+    """What changed, field by field, where the values are understood."""
+    left: Any = None
+    """The value on the left, where values were asked for: what it says, or `{"base64": …}` where the server cannot read it."""
+    right: Any = None
+
+
+@dataclass(frozen=True)
+class KindSummary:
+    """How many keys of a kind differ."""
+
+    kind: str
+    added: int
+    removed: int
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -188,18 +240,75 @@ class Diff:
     """What differs between two commits."""
 
     left_commit: str
+    """With three dots, the youngest common commit."""
     right_commit: str
     differences: tuple[Difference, ...]
     truncated: bool
     """More lay behind the limit."""
+    summary: tuple[KindSummary, ...] = ()
+    """How many keys of each kind, of those that were read."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A commit and what it changed."""
+
+    commit: Commit
+    changes: Diff
+
+
+@dataclass(frozen=True)
+class ConflictingKey:
+    """A key that both sides changed; a value is `None` where there is none."""
+
+    kind: str
+    key: str
+    base: Any
+    """Its value before either side changed it: what it says, or `{"base64": …}` where the server cannot read it."""
+    ours: Any
+    """Its value on the branch that was to move."""
+    theirs: Any
+    """Its value in what was to come."""
+    reason: str
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge has done: `outcome` is fast_forward or up_to_date."""
+    """What a merge has done, or would do.
+
+    `outcome` is fast_forward, merged or up_to_date; of a dry run also conflict.
+    """
 
     commit: str
+    """The head of the destination now."""
     outcome: str
+    from_commit: str
+    """Where the head was."""
+    base: str
+    """The commit that both sides were compared with; empty where they were not."""
+    changes: Diff | None = None
+    """What would come, of a dry run."""
+    conflicts: tuple[ConflictingKey, ...] = ()
+    """What keeps it from being done, of a dry run: the first 1,000 keys."""
+    conflict_count: int = 0
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a revert or cherry-pick has done."""
+
+    commit: str
+    """The new commit."""
+    from_commit: str
+    """Where the head was."""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Where a branch's head was, and where it is now."""
+
+    from_commit: str
+    to_commit: str
 
 
 @dataclass(frozen=True)
@@ -247,8 +356,40 @@ def _commit(reply: dict[str, Any]) -> Commit:
     return Commit(**reply | {"parents": tuple(reply["parents"]), "time": _time(reply["time"])})
 
 
+def _branch(reply: dict[str, Any]) -> Branch:
+    return Branch(**reply | {"created": _time(reply["created"])})
+
+
+def _tag(reply: dict[str, Any]) -> Tag:
+    return Tag(**reply | {"created": _time(reply["created"])})
+
+
+def _head_move(reply: dict[str, Any]) -> HeadMove:
+    fields = _without_keywords(reply)
+    return HeadMove(**fields | {"time": _time(fields["time"])})
+
+
 def _diff(reply: dict[str, Any]) -> Diff:
-    return Diff(**reply | {"differences": tuple(Difference(**difference) for difference in reply["differences"])})
+    def difference(fields: dict[str, Any]) -> Difference:
+        return Difference(**fields | {"fields": tuple(FieldDifference(**field) for field in fields["fields"])})
+
+    summary = tuple(KindSummary(**kind) for kind in reply["summary"])
+    return Diff(**reply | {"differences": tuple(map(difference, reply["differences"])), "summary": summary})
+
+
+def _shown(reply: dict[str, Any]) -> Shown:
+    return Shown(_commit(reply["commit"]), _diff(reply["changes"]))
+
+
+def _merged(reply: dict[str, Any]) -> Merged:
+    fields = _without_keywords(reply)
+    changes = _diff(fields["changes"]) if "changes" in fields else None
+    return Merged(**fields | {"changes": changes, "conflicts": tuple(ConflictingKey(**key) for key in fields["conflicts"])})
+
+
+def _without_keywords(reply: dict[str, Any]) -> dict[str, Any]:
+    """`from` is a keyword of Python's."""
+    return {f"{name}_commit" if name in ("from", "to") else name: value for name, value in reply.items()}
 
 
 def _info(reply: dict[str, Any]) -> ServerInfo:
