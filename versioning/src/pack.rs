@@ -139,6 +139,10 @@ impl PackBuilder {
         Self { bytes: MAGIC.to_vec(), entries: Vec::new(), held: HashSet::new() }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Adds an entry as [`Encoder::encode`] made it, once.
     pub(crate) fn add_encoded(&mut self, kind: EntryKind, hash: [u8; 32], entry: &[u8]) {
         if self.held.insert(hash) {
