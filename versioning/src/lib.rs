@@ -35,4 +35,6 @@ pub use metadata::{
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};
 pub use refs::{MIN_HASH_DIGITS, RefBase, RefSpec, RefStep, check_ref_name};
-pub use repository::{CommitInfo, LeaseOptions, LogPage, MapView, Merge, MergeRequest, Repository, RepositoryOptions, Resolved};
+pub use repository::{
+    CommitInfo, Compaction, CompactionOptions, LeaseOptions, LogPage, MapView, Merge, MergeRequest, Repository, RepositoryOptions, Resolved,
+};

@@ -87,7 +87,7 @@ impl Store {
         let encoded: Vec<_> = stream::iter(shares).map(encode).buffered(SHARES_AT_ONCE).try_collect().await.map_err(failed)?;
         let build = move || {
             let mut pack = PackBuilder::new();
-            encoded.iter().flatten().for_each(|(kind, hash, entry)| pack.add_encoded(*kind, *hash, entry));
+            encoded.into_iter().flatten().for_each(|(kind, hash, entry)| pack.add_encoded(kind, hash, &entry));
             pack.finish()
         };
         let (bytes, index) = tokio::task::spawn_blocking(build).await.map_err(failed)?;

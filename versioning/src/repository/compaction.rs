@@ -40,9 +40,8 @@
 //! elsewhere, and what happens to that object concerns nobody.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use anabranch_core::Timestamp;
+use anabranch_core::{Span, Timestamp};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 
@@ -66,12 +65,12 @@ pub struct CompactionOptions {
     /// Fewer small packs than this are left alone.
     pub min_packs: usize,
     /// How long packs that nothing names any longer stay; longer than any reader or writer takes.
-    pub grace: Duration,
+    pub grace: Span,
 }
 
 impl Default for CompactionOptions {
     fn default() -> Self {
-        Self { target_bytes: 64 << 20, min_packs: 8, grace: Duration::from_secs(3600) }
+        Self { target_bytes: 64 << 20, min_packs: 8, grace: Span::seconds(3600) }
     }
 }
 
@@ -112,7 +111,13 @@ impl Repository {
             self.compact_group(&group, &mut done).await?;
         }
         self.delete_suspects(options.grace, &mut done).await?;
-        tracing::info!(packs = done.packs_before, left = done.packs_after, bytes = done.bytes_moved, deleted = done.objects_deleted, "packs compacted");
+        tracing::info!(
+            packs = done.packs_before,
+            left = done.packs_after,
+            bytes = done.bytes_moved,
+            deleted = done.objects_deleted,
+            "packs compacted"
+        );
         Ok(done)
     }
 
@@ -219,7 +224,7 @@ impl Repository {
     }
 
     /// Deletes the objects of suspects whose grace is over and that the index does not know.
-    async fn delete_suspects(&self, grace: Duration, done: &mut Compaction) -> Result<()> {
+    async fn delete_suspects(&self, grace: Span, done: &mut Compaction) -> Result<()> {
         let (metadata, now) = (&self.store.metadata, self.clock.now());
         let mut after: Option<Bytes> = None;
         loop {
@@ -318,7 +323,6 @@ fn since(record: &[u8]) -> Result<Timestamp> {
     .ok_or_else(|| Error::corrupt(SUSPECTS, "a value is not one that this program knows"))
 }
 
-fn is_over(since: Timestamp, now: Timestamp, grace: Duration) -> bool {
-    let grace = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
-    now.micros().checked_sub(since.micros()).is_some_and(|passed| passed >= grace)
+fn is_over(since: Timestamp, now: Timestamp, grace: Span) -> bool {
+    now.micros().checked_sub(since.micros()).is_some_and(|passed| passed >= grace.micros())
 }

@@ -35,22 +35,33 @@ struct Near {
 impl Store {
     /// The verified bytes of a node or commit; `None` if no pack holds it.
     pub(super) async fn fetch(&self, hash: &[u8; 32], name: &str) -> Result<Option<Bytes>> {
-        let mut missing: Option<Location> = None;
+        match self.locate(hash).await? {
+            Some(location) => self.fetch_at(location, hash, name).await,
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Store::fetch`], from where the index placed it a while ago.
+    pub(crate) async fn fetch_at(&self, mut location: Location, hash: &[u8; 32], name: &str) -> Result<Option<Bytes>> {
         for _ in 0..LOOKS {
-            let Some(location) = self.metadata.locate(&[*hash]).await?.pop().flatten() else { return Ok(None) };
-            if missing == Some(location) {
-                break;
-            }
             let object = named(name, &location);
-            match self.read_range(&location.pack, location.offset..location.offset + u64::from(location.len)).await {
+            match self.read_range(&location.pack, location.offset..location.offset.saturating_add(u64::from(location.len))).await {
                 Ok(Some(entry)) => return unpack(&entry, hash, &object).map(Some),
-                Ok(None) => missing = Some(location),
+                Ok(None) => {}
                 Err(Error::Corrupt { reason, .. }) => return Err(Error::corrupt(object, reason)),
                 Err(error) => return Err(error),
             }
+            match self.locate(hash).await? {
+                Some(again) if again != location => location = again,
+                Some(_) => break,
+                None => return Ok(None),
+            }
         }
-        let pack = missing.map(|location| pack_path(&location.pack).to_string()).unwrap_or_default();
-        Err(Error::corrupt(name, format!("its pack {pack} is missing")))
+        Err(Error::corrupt(name, format!("its pack {} is missing", pack_path(&location.pack))))
+    }
+
+    async fn locate(&self, hash: &[u8; 32]) -> Result<Option<Location>> {
+        Ok(self.metadata.locate(&[*hash]).await?.pop().flatten())
     }
 
     /// Nodes in the order asked, none of which is cached.
@@ -79,7 +90,8 @@ impl Store {
             Ok(None) | Err(Error::Corrupt { .. }) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let unpack_all = move || near.entries.iter().map(|(at, hash, location)| Ok((*at, unpack_node(&bytes, near.range.start, hash, location)?))).collect();
+        let unpack_all =
+            move || near.entries.iter().map(|(at, hash, location)| Ok((*at, unpack_node(&bytes, near.range.start, hash, location)?))).collect();
         tokio::task::spawn_blocking(unpack_all).await.map_err(|error| Error::backend("unpacking nodes", error))?
     }
 

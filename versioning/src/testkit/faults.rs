@@ -1,4 +1,4 @@
-//! [`FaultyMetadata`]: a decorator that fails a publication on command.
+//! [`FaultyMetadata`]: a decorator that fails a publication or a replacement of packs on command.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,9 +38,24 @@ impl FaultyMetadata {
         Self { inner, fault: Mutex::default(), blind: Mutex::default() }
     }
 
-    /// Makes the next publication fail.
+    /// Makes the next publication or replacement of packs fail.
     pub fn arm(&self, fault: MetadataFault) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// Makes a change fail as armed.
+    async fn change(&self, change: impl Future<Output = Result<bool>> + Send) -> Result<bool> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match fault {
+            None => change.await,
+            Some(MetadataFault::Before) => Err(Self::lost()),
+            Some(MetadataFault::Outrun) => Ok(false),
+            Some(fault) => {
+                change.await?;
+                *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = fault == MetadataFault::AfterAndBlind;
+                Err(Self::lost())
+            }
+        }
     }
 
     fn lost() -> Error {
@@ -55,17 +70,7 @@ impl FaultyMetadata {
 #[async_trait]
 impl MetadataStore for FaultyMetadata {
     async fn publish(&self, publication: &Publication) -> Result<bool> {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match fault {
-            None => self.inner.publish(publication).await,
-            Some(MetadataFault::Before) => Err(Self::lost()),
-            Some(MetadataFault::Outrun) => Ok(false),
-            Some(fault) => {
-                self.inner.publish(publication).await?;
-                *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = fault == MetadataFault::AfterAndBlind;
-                Err(Self::lost())
-            }
-        }
+        self.change(self.inner.publish(publication)).await
     }
 
     async fn branch(&self, name: &str) -> Result<Option<BranchInfo>> {
@@ -182,7 +187,7 @@ impl MetadataStore for FaultyMetadata {
     }
 
     async fn replace_packs(&self, new: &[PackIndex], old: &[PackId]) -> Result<bool> {
-        self.inner.replace_packs(new, old).await
+        self.change(self.inner.replace_packs(new, old)).await
     }
 
     async fn dump(&self) -> Result<MetadataDump> {

@@ -50,6 +50,7 @@ pub(crate) async fn diff(reader: &dyn NodeReader, left: &NodeHash, right: &NodeH
 
 async fn next_difference(reader: &mut ReadAhead<'_>, range: &Range, left: &mut Frontier, right: &mut Frontier) -> Result<Option<Difference>> {
     loop {
+        pass_equal(left, right);
         let (open_left, open_right) = match (left.head(range), right.head(range)) {
             (None, None) => return Ok(None),
             (Some(Head::Subtree(_, a)), Some(Head::Subtree(_, b))) if a == b => {
@@ -86,6 +87,19 @@ async fn next_difference(reader: &mut ReadAhead<'_>, range: &Range, left: &mut F
         {
             return Ok(Some(Difference { key: Key::stored(key)?, left: old, right: new }));
         }
+    }
+}
+
+/// Passes over what two leaves have in common from where they stand.
+fn pass_equal(left: &mut Frontier, right: &mut Frontier) {
+    let (Some((a, i)), Some((b, j))) = (left.stack.last_mut(), right.stack.last_mut()) else { return };
+    if a.is_leaf() && b.is_leaf() {
+        while *i < a.len() && *j < b.len() && a.item(*i) == b.item(*j) {
+            *i += 1;
+            *j += 1;
+        }
+        left.pop_ended();
+        right.pop_ended();
     }
 }
 

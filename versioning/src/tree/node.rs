@@ -129,6 +129,7 @@ impl Node {
         Child { hash: NodeHash(hash), entries: u64::from_be_bytes(entries) }
     }
 
+    #[allow(dead_code, reason = "for those who read nodes item by item")]
     pub(crate) fn payload(&self, index: usize) -> Payload {
         if self.is_leaf() { Payload::Value(self.value(index)) } else { Payload::Child(self.child(index)) }
     }
@@ -151,6 +152,11 @@ impl Node {
     /// Entries in all leaves beneath.
     pub(crate) fn entries(&self) -> u64 {
         if self.is_leaf() { self.len() as u64 } else { (0..self.len()).map(|index| self.child(index).entries).fold(0, u64::saturating_add) }
+    }
+
+    /// The bytes of an item.
+    pub(crate) fn item(&self, index: usize) -> &[u8] {
+        &self.bytes[self.offsets[index] as usize..self.item_end(index)]
     }
 
     /// Where an item begins, counted from the first item.

@@ -322,7 +322,8 @@ fn a_scan_reads_the_leaves_of_its_page_and_no_others() {
     let height = height(&nodes, &root);
     let leaf = |page: &Page<Entry>| page.items.iter().map(|entry| entry.key.as_bytes().len() + entry.value.len() + 6).sum::<usize>() / (8 << 10);
     let kinds = [Key::prefix(KeyKind::Object, &[]).unwrap(), Key::prefix(KeyKind::Table, &[]).unwrap()];
-    for (limit, prefix, reverse) in [(1, 0, false), (1, 0, true), (10, 1, false), (500, 0, true), (500, 1, false), (5000, 0, false), (5000, 0, true)] {
+    for (limit, prefix, reverse) in [(1, 0, false), (1, 0, true), (10, 1, false), (500, 0, true), (500, 1, false), (5000, 0, false), (5000, 0, true)]
+    {
         let mut request = Scan { reverse, ..Scan::prefix(kinds[prefix].clone()).limit(limit) };
         for _ in 0..4 {
             nodes.reads();
