@@ -326,3 +326,36 @@ fn since(record: &[u8]) -> Result<Timestamp> {
 fn is_over(since: Timestamp, now: Timestamp, grace: Span) -> bool {
     now.micros().checked_sub(since.micros()).is_some_and(|passed| passed >= grace.micros())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(groups: Vec<Vec<PackSummary>>) -> Vec<Vec<u64>> {
+        groups.into_iter().map(|group| group.into_iter().map(|pack| pack.bytes).collect()).collect()
+    }
+
+    fn grouped(sizes_in: &[u64]) -> Vec<Vec<u64>> {
+        let pack = |(at, bytes): (usize, &u64)| PackSummary { id: PackId([at as u8; 32]), entries: 1, bytes: *bytes };
+        let options = CompactionOptions { target_bytes: 1000, min_packs: 3, ..CompactionOptions::default() };
+        sizes(groups(sizes_in.iter().enumerate().map(pack).collect(), &options))
+    }
+
+    #[test]
+    fn small_packs_are_grouped_to_the_target_and_a_large_one_waits_for_as_much_again() {
+        assert_eq!(grouped(&[10, 20, 30]), [[10, 20, 30]]);
+        assert_eq!(grouped(&[20, 10]), [[0; 0]; 0], "too few");
+        assert_eq!(grouped(&[10, 20, 30, 61]), [[10, 20, 30]], "the largest is more than all the others");
+        assert_eq!(grouped(&[10, 20, 30, 60]), [[10, 20, 30, 60]]);
+        assert_eq!(grouped(&[249, 250, 251, 249, 249, 9000]), [[249, 249, 249]], "a quarter of the target is large enough");
+        assert_eq!(grouped(&[200; 9]), [vec![200; 5], vec![200; 4]]);
+    }
+
+    #[test]
+    fn the_id_before_another_is_the_next_smaller_one() {
+        let id = |last: [u8; 2]| PackId([[7; 30].as_slice(), &last].concat().try_into().unwrap());
+        assert_eq!(before(&id([1, 0])), Some(id([0, 255])));
+        assert_eq!(before(&id([0, 9])), Some(id([0, 8])));
+        assert_eq!(before(&PackId([0; 32])), None);
+    }
+}

@@ -144,3 +144,24 @@ fn unpack_node(bytes: &Bytes, start: u64, hash: &NodeHash, location: &Location) 
     let node = Node::decode(unpack(&entry, &hash.0, &object)?).map_err(|error| Error::corrupt(object, error.to_string()))?;
     Ok(Arc::new(node))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_lie_near_each_other_are_one_range() {
+        let (a, b) = (PackId([1; 32]), PackId([2; 32]));
+        let at = |pack, offset, len| Some(Location { pack, offset, len });
+        let far = 8 + NEAR_BYTES + 5000;
+        let long = RANGE_BYTES as u32;
+        let locations = [at(b, 900, 100), at(a, 4000, 1000), None, at(a, 8, 100), at(a, far + 1, 10), at(b, 1000, long), at(b, 1000, 1)];
+        let hashes: Vec<_> = (0..7u8).map(|n| NodeHash([n; 32])).collect();
+        let ranges: Vec<_> = near(&hashes, &locations)
+            .into_iter()
+            .map(|near| (near.pack, near.range, near.entries.iter().map(|entry| entry.0).collect::<Vec<_>>()))
+            .collect();
+        let end = 1000 + u64::from(long);
+        assert_eq!(ranges, [(a, 8..5000, vec![3, 1]), (a, far + 1..far + 11, vec![4]), (b, 900..1000, vec![0]), (b, 1000..end, vec![5, 6])]);
+    }
+}
