@@ -30,7 +30,7 @@ pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
 pub use metadata::{
     BranchInfo, Fence, HeadMove, HeadStep, LeaseState, Location, MemoryMetadata, MetadataDump, MetadataStore, MetadataWrite, PackSummary,
-    Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
+    PostgresMetadata, Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};

@@ -150,7 +150,8 @@ impl Repository {
             // If another server was faster, its commit is the first and ours is garbage.
             store.metadata.create_branch(MAIN, &head, clock.now(), "anabranch").await?;
         }
-        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit);
+        let lease = options.lease.map(|lease| lease.of_this_instance(ids.as_ref()));
+        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit, lease);
         Ok(Arc::new(Self { name: options.name, store, clock, committers }))
     }
 

@@ -4,6 +4,8 @@ mod commits;
 mod compaction;
 mod crashes;
 mod damage;
+mod leases;
+mod names;
 mod refs;
 
 use std::collections::BTreeMap;

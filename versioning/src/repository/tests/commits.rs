@@ -101,7 +101,7 @@ async fn a_commit_fails_if_what_it_read_has_moved_and_only_then() {
 
 /// Adds one to a number in the map.
 #[derive(Debug)]
-struct Increment(Key);
+pub(super) struct Increment(pub(super) Key);
 
 #[async_trait]
 impl Apply for Increment {

@@ -72,7 +72,13 @@ async fn settle(fixture: &Fixture) {
 
 #[tokio::test]
 async fn small_packs_become_one_and_every_commit_reads_as_before() {
-    let fixture = in_memory().await;
+    let folder = tempfile::tempdir().unwrap();
+    for fixture in [in_memory().await, on_disk(folder.path()).await] {
+        compact_and_check(fixture).await;
+    }
+}
+
+async fn compact_and_check(fixture: Fixture) {
     let states = small_commits(&fixture, 20).await;
     let done = compact(&fixture, GRACE).await;
     assert_eq!((done.packs_before, done.packs_after, done.objects_deleted), (states.len() as u64, 1, 0));
