@@ -40,4 +40,6 @@ pub use metadata::{
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};
 pub use refs::{MIN_HASH_DIGITS, RefBase, RefSpec, RefStep, check_ref_name};
-pub use repository::{CommitInfo, LeaseOptions, LogCursor, LogPage, LogQuery, MapView, Repository, RepositoryOptions, Resolved};
+pub use repository::{
+    CommitInfo, Compaction, CompactionOptions, LeaseOptions, LogCursor, LogPage, LogQuery, MapView, Repository, RepositoryOptions, Resolved,
+};

@@ -102,6 +102,30 @@ impl PackIndex {
     }
 }
 
+/// Makes entries out of canonical bytes.
+pub(crate) struct Encoder {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Encoder {
+    pub(crate) fn new() -> Self {
+        Self { compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL).ok() }
+    }
+
+    pub(crate) fn encode(&mut self, canonical: &[u8]) -> Vec<u8> {
+        let packed = match (canonical.len(), &mut self.compressor) {
+            (COMPRESS_FROM_BYTES.., Some(compressor)) => compressor.compress(canonical).ok().filter(|packed| packed.len() < canonical.len()),
+            _ => None,
+        };
+        let bytes = packed.as_deref().unwrap_or(canonical);
+        let mut entry = Vec::with_capacity(5 + bytes.len());
+        entry.push(if packed.is_some() { ZSTD } else { RAW });
+        entry.extend_from_slice(&(canonical.len() as u32).to_be_bytes());
+        entry.extend_from_slice(bytes);
+        entry
+    }
+}
+
 /// Writes a pack.
 #[derive(Debug)]
 pub(crate) struct PackBuilder {
@@ -115,20 +139,16 @@ impl PackBuilder {
         Self { bytes: MAGIC.to_vec(), entries: Vec::new(), held: HashSet::new() }
     }
 
-    /// Adds an entry, once.
-    pub(crate) fn add(&mut self, kind: EntryKind, hash: [u8; 32], canonical: &[u8]) {
-        if !self.held.insert(hash) {
-            return;
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds an entry as [`Encoder::encode`] made it, once.
+    pub(crate) fn add_encoded(&mut self, kind: EntryKind, hash: [u8; 32], entry: &[u8]) {
+        if self.held.insert(hash) {
+            self.entries.push(IndexEntry { hash, kind, offset: self.bytes.len() as u64, len: entry.len() as u32 });
+            self.bytes.extend_from_slice(entry);
         }
-        let packed = match canonical.len() {
-            COMPRESS_FROM_BYTES.. => zstd::bulk::compress(canonical, ZSTD_LEVEL).ok().filter(|packed| packed.len() < canonical.len()),
-            _ => None,
-        };
-        let offset = self.bytes.len();
-        self.bytes.push(if packed.is_some() { ZSTD } else { RAW });
-        self.bytes.extend_from_slice(&(canonical.len() as u32).to_be_bytes());
-        self.bytes.extend_from_slice(packed.as_deref().unwrap_or(canonical));
-        self.entries.push(IndexEntry { hash, kind, offset: offset as u64, len: (self.bytes.len() - offset) as u32 });
     }
 
     pub(crate) fn finish(mut self) -> (Bytes, PackIndex) {
@@ -139,12 +159,16 @@ impl PackBuilder {
             self.bytes.extend_from_slice(&entry.offset.to_be_bytes());
             self.bytes.extend_from_slice(&entry.len.to_be_bytes());
         }
-        let checksum = blake3::hash(&self.bytes);
+        // The pack's name is the hash of all that the checksum is of, and the trailer.
+        let mut hasher = blake3::Hasher::new();
+        let checksum = hasher.update(&self.bytes).finalize();
+        let body = self.bytes.len();
         self.bytes.extend_from_slice(&index.to_be_bytes());
         self.bytes.extend_from_slice(&(self.entries.len() as u32).to_be_bytes());
         self.bytes.extend_from_slice(checksum.as_bytes());
         self.bytes.extend_from_slice(MAGIC);
-        let index = PackIndex { pack: PackId::of(&self.bytes), bytes: self.bytes.len() as u64, entries: self.entries };
+        let pack = PackId(*hasher.update(&self.bytes[body..]).finalize().as_bytes());
+        let index = PackIndex { pack, bytes: self.bytes.len() as u64, entries: self.entries };
         (self.bytes.into(), index)
     }
 }
@@ -178,8 +202,8 @@ mod tests {
     }
 
     fn pack(entries: &[(EntryKind, Vec<u8>)]) -> (Bytes, PackIndex) {
-        let mut builder = PackBuilder::new();
-        entries.iter().for_each(|(kind, bytes)| builder.add(*kind, *blake3::hash(bytes).as_bytes(), bytes));
+        let (mut builder, mut encoder) = (PackBuilder::new(), Encoder::new());
+        entries.iter().for_each(|(kind, bytes)| builder.add_encoded(*kind, *blake3::hash(bytes).as_bytes(), &encoder.encode(bytes)));
         builder.finish()
     }
 

@@ -5,6 +5,7 @@
 //! stores of its own.
 
 mod committer;
+mod compaction;
 mod draft;
 mod history;
 mod lease;
@@ -23,6 +24,7 @@ use anabranch_core::{Clock, Ids};
 use bytes::Bytes;
 use object_store::ObjectStore;
 
+pub use compaction::{Compaction, CompactionOptions};
 pub use history::{LogCursor, LogPage, LogQuery};
 pub use lease::LeaseOptions;
 pub use view::MapView;

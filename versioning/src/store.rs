@@ -1,25 +1,34 @@
 //! What is immutable: nodes and commits in packs, and blobs. Everything read is verified against its hash and kept in a cache bounded in bytes.
+//! What is damaged is named by its hash and its pack, and is never served.
+
+mod read;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use moka::sync::Cache;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::pack::{PackBuilder, unpack};
+use crate::pack::{Encoder, PackBuilder};
 use crate::tree::{Node, NodeReader};
-use crate::{Commit, CommitId, Digest, EntryKind, Error, MetadataStore, NodeHash, PackIndex, Result};
+use crate::{Commit, CommitId, Digest, EntryKind, Error, MetadataStore, NodeHash, PackId, PackIndex, Result};
 
 /// The longest blob: larger things are data files.
 const MAX_BLOB_BYTES: usize = 64 << 20;
+
+/// Entries of a pack that are compressed by one thread, and
+const SHARE: usize = 512;
+/// how many such shares at a time.
+const SHARES_AT_ONCE: usize = 4;
 
 /// Reads and writes immutable things.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) metadata: Arc<dyn MetadataStore>,
-    objects: Arc<dyn ObjectStore>,
+    pub(crate) objects: Arc<dyn ObjectStore>,
     cache: Cache<[u8; 32], Cached>,
 }
 
@@ -67,38 +76,30 @@ impl Store {
         Ok(commit)
     }
 
-    /// The verified bytes of a node or commit; `None` if no pack holds it.
-    async fn fetch(&self, hash: &[u8; 32], name: &str) -> Result<Option<Bytes>> {
-        let Some(location) = self.metadata.locate(&[*hash]).await?.pop().flatten() else { return Ok(None) };
-        let range = location.offset..location.offset + u64::from(location.len);
-        let path = pack_path(&location.pack);
-        match self.objects.get_range(&path, range).await {
-            Ok(entry) => unpack(&entry, hash, name).map(Some),
-            Err(object_store::Error::NotFound { .. }) => Err(Error::corrupt(name, format!("its pack {path} is missing"))),
-            Err(error) => Err(Error::backend(format!("reading {path}"), error)),
-        }
-    }
-
     /// Writes a pack; when this returns it is durable, and nothing names it yet.
     pub(crate) async fn write_pack(&self, fresh: &[Fresh]) -> Result<Option<PackIndex>> {
         if fresh.is_empty() {
             return Ok(None);
         }
-        let entries = fresh.to_vec();
+        let failed = |error| Error::backend("writing a pack", error);
+        let shares = fresh.chunks(SHARE).map(<[Fresh]>::to_vec);
+        let encode = |share: Vec<Fresh>| tokio::task::spawn_blocking(move || encode(&share));
+        let encoded: Vec<_> = stream::iter(shares).map(encode).buffered(SHARES_AT_ONCE).try_collect().await.map_err(failed)?;
         let build = move || {
             let mut pack = PackBuilder::new();
-            for entry in &entries {
-                match entry {
-                    Fresh::Node(hash, node) => pack.add(EntryKind::Node, hash.0, node.bytes()),
-                    Fresh::Commit(id, _, bytes) => pack.add(EntryKind::Commit, id.0, bytes),
-                }
-            }
+            encoded.into_iter().flatten().for_each(|(kind, hash, entry)| pack.add_encoded(kind, hash, &entry));
             pack.finish()
         };
-        let (bytes, index) = tokio::task::spawn_blocking(build).await.map_err(|error| Error::backend("writing a pack", error))?;
-        let path = pack_path(&index.pack);
-        self.objects.put(&path, bytes.into()).await.map_err(|error| Error::backend(format!("writing {path}"), error))?;
+        let (bytes, index) = tokio::task::spawn_blocking(build).await.map_err(failed)?;
+        self.put_pack(&index.pack, bytes).await?;
         Ok(Some(index))
+    }
+
+    /// Writes a pack durably.
+    pub(crate) async fn put_pack(&self, pack: &PackId, bytes: Bytes) -> Result<()> {
+        let path = pack_path(pack);
+        self.objects.put(&path, bytes.into()).await.map_err(|error| Error::backend(format!("writing {path}"), error))?;
+        Ok(())
     }
 
     /// Keeps what was just published at hand.
@@ -146,7 +147,7 @@ impl NodeReader for Store {
     async fn node(&self, hash: &NodeHash) -> Result<Arc<Node>> {
         // A walk over cached nodes never waits; this lets others run.
         tokio::task::coop::consume_budget().await;
-        if let Some(Cached::Node(node)) = self.cache.get(&hash.0) {
+        if let Some(node) = self.cached(hash) {
             return Ok(node);
         }
         let name = format!("node {hash}");
@@ -155,9 +156,45 @@ impl NodeReader for Store {
         self.cache.insert(hash.0, Cached::Node(node.clone()));
         Ok(node)
     }
+
+    fn cached(&self, hash: &NodeHash) -> Option<Arc<Node>> {
+        match self.cache.get(&hash.0) {
+            Some(Cached::Node(node)) => Some(node),
+            _ => None,
+        }
+    }
+
+    async fn nodes(&self, hashes: &[NodeHash]) -> Result<Vec<Arc<Node>>> {
+        let mut found: Vec<_> = hashes.iter().map(|hash| self.cached(hash)).collect();
+        let missing: Vec<_> = (0..hashes.len()).filter(|at| found[*at].is_none()).collect();
+        if missing.len() > 1 {
+            let asked: Vec<_> = missing.iter().map(|at| hashes[*at]).collect();
+            for (at, node) in missing.into_iter().zip(self.fetch_nodes(&asked).await?) {
+                self.cache.insert(hashes[at].0, Cached::Node(node.clone()));
+                found[at] = Some(node);
+            }
+        }
+        let mut nodes = Vec::with_capacity(hashes.len());
+        for (hash, node) in hashes.iter().zip(found) {
+            nodes.push(match node {
+                Some(node) => node,
+                None => self.node(hash).await?,
+            });
+        }
+        Ok(nodes)
+    }
 }
 
-fn pack_path(pack: &crate::PackId) -> Path {
+fn encode(share: &[Fresh]) -> Vec<(EntryKind, [u8; 32], Vec<u8>)> {
+    let mut encoder = Encoder::new();
+    let mut encode = |entry: &Fresh| match entry {
+        Fresh::Node(hash, node) => (EntryKind::Node, hash.0, encoder.encode(node.bytes())),
+        Fresh::Commit(id, _, bytes) => (EntryKind::Commit, id.0, encoder.encode(bytes)),
+    };
+    share.iter().map(&mut encode).collect()
+}
+
+pub(crate) fn pack_path(pack: &PackId) -> Path {
     Path::from(format!("packs/{pack}"))
 }
 

@@ -98,7 +98,7 @@ pub(super) async fn merges(bench: &Bench, report: &mut Report) -> anyhow::Result
     let failures = AtomicUsize::new(0);
     let start = now();
     let merge = |name: &String| {
-        let request = MergeRequest { source: RefSpec::branch(name.clone()), author: "bench".to_owned(), metadata_writes: Vec::new() };
+        let request = MergeRequest::new(RefSpec::branch(name.clone()), "bench");
         let failures = &failures;
         async move {
             if let Err(error) = repository.merge("trunk", request).await {

@@ -217,6 +217,14 @@ impl NodeReader for Draft<'_> {
             None => self.store.node(hash).await,
         }
     }
+
+    fn cached(&self, hash: &NodeHash) -> Option<Arc<Node>> {
+        self.nodes.get(hash).cloned().or_else(|| self.store.cached(hash))
+    }
+
+    async fn nodes(&self, hashes: &[NodeHash]) -> Result<Vec<Arc<Node>>> {
+        tree::nodes_over(&self.nodes, self.store, hashes).await
+    }
 }
 
 #[async_trait]
@@ -242,6 +250,14 @@ impl NodeReader for Overlay<'_> {
             Some(node) => Ok(node.clone()),
             None => self.beneath.node(hash).await,
         }
+    }
+
+    fn cached(&self, hash: &NodeHash) -> Option<Arc<Node>> {
+        self.nodes.get(hash).cloned().or_else(|| self.beneath.cached(hash))
+    }
+
+    async fn nodes(&self, hashes: &[NodeHash]) -> Result<Vec<Arc<Node>>> {
+        tree::nodes_over(&self.nodes, self.beneath, hashes).await
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a repository promises, and what it leaves behind at each point where it can be cut short.
 
 mod commits;
+mod compaction;
 mod crashes;
+mod damage;
 mod leases;
 mod merges;
 mod names;

@@ -1,4 +1,5 @@
-//! [`FaultyMetadata`]: a decorator that fails a publication on command, loses the answer to a release, or stands still as a paused process does.
+//! [`FaultyMetadata`]: a decorator that fails a publication or a replacement of packs on command, loses the answer to a release, or stands still as a
+//! paused process does.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,9 +44,30 @@ impl FaultyMetadata {
         Self { inner, fault: Mutex::default(), blind: Mutex::default(), lost_release: Mutex::default(), frozen: watch::Sender::new(false) }
     }
 
-    /// Makes the next publication fail.
+    /// Makes the next publication or replacement of packs fail.
     pub fn arm(&self, fault: MetadataFault) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// Makes a change fail as armed.
+    async fn change(&self, change: impl Future<Output = Result<bool>> + Send) -> Result<bool> {
+        self.thawed().await;
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match fault {
+            None => change.await,
+            Some(MetadataFault::Before) => Err(Self::lost()),
+            Some(MetadataFault::Outrun) => Ok(false),
+            Some(fault) => {
+                let made = change.await?;
+                if fault == MetadataFault::AfterAndStill {
+                    self.freeze(true);
+                    self.thawed().await;
+                    return Ok(made);
+                }
+                *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = fault == MetadataFault::AfterAndBlind;
+                Err(Self::lost())
+            }
+        }
     }
 
     /// While frozen, nothing is published and no lease is taken, renewed or released: such calls wait, before they are made.
@@ -75,23 +97,7 @@ impl FaultyMetadata {
 #[async_trait]
 impl MetadataStore for FaultyMetadata {
     async fn publish(&self, publication: &Publication) -> Result<bool> {
-        self.thawed().await;
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match fault {
-            None => self.inner.publish(publication).await,
-            Some(MetadataFault::Before) => Err(Self::lost()),
-            Some(MetadataFault::Outrun) => Ok(false),
-            Some(fault) => {
-                let made = self.inner.publish(publication).await?;
-                if fault == MetadataFault::AfterAndStill {
-                    self.freeze(true);
-                    self.thawed().await;
-                    return Ok(made);
-                }
-                *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = fault == MetadataFault::AfterAndBlind;
-                Err(Self::lost())
-            }
-        }
+        self.change(self.inner.publish(publication)).await
     }
 
     async fn branch(&self, name: &str) -> Result<Option<BranchInfo>> {
@@ -212,7 +218,7 @@ impl MetadataStore for FaultyMetadata {
     }
 
     async fn replace_packs(&self, new: &[PackIndex], old: &[PackId]) -> Result<bool> {
-        self.inner.replace_packs(new, old).await
+        self.change(self.inner.replace_packs(new, old)).await
     }
 
     async fn dump(&self) -> Result<MetadataDump> {

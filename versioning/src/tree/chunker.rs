@@ -14,6 +14,8 @@
 //!
 //! These rules are part of the format: other constants would give the same content another root. `tests/golden/chunks.v1` holds them.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::NodeHash;
@@ -55,15 +57,34 @@ impl Chunker {
 
     /// Whether the next item begins a node.
     pub(crate) fn is_at_boundary(&self) -> bool {
-        self.node.len() == 0
+        self.node.is_empty()
     }
 
     /// Adds an item; answers the node that ends with it.
     pub(crate) fn push(&mut self, key: &[u8], payload: &Payload) -> Option<Chunk> {
         let start = self.node.item_bytes();
         self.node.push(key, payload);
-        let first_of_inner = self.level > 0 && start == 0;
-        (!first_of_inner && ends_node(self.level, key, start, self.node.item_bytes())).then(|| self.cut())
+        self.end(key, start)
+    }
+
+    /// Adds items of a node that was cut by the same rules; nodes that end go to `chunks`.
+    ///
+    /// An item that comes to lie as far from the start of its node as it lay before ends the new node only if it ended the old one: such items are copied
+    /// together, and none but the last is asked.
+    pub(crate) fn copy(&mut self, node: &Node, items: Range<usize>, chunks: &mut Vec<Chunk>) {
+        let mut index = items.start;
+        while index < items.end {
+            let start = self.node.item_bytes();
+            let together = if start == node.item_start(index) { items.end.min(node.len() - 1) } else { index };
+            if together > index {
+                self.node.copy(node, index..together);
+                index = together;
+            } else {
+                self.node.copy(node, index..index + 1);
+                chunks.extend(self.end(node.key(index), start));
+                index += 1;
+            }
+        }
     }
 
     /// The last node, which ends because the sequence does.
@@ -71,20 +92,36 @@ impl Chunker {
         (!self.is_at_boundary()).then(|| self.cut())
     }
 
+    /// Cuts if the item just added, which began at `start`, ends its node.
+    fn end(&mut self, key: &[u8], start: usize) -> Option<Chunk> {
+        let first_of_inner = self.level > 0 && start == 0;
+        (!first_of_inner && ends_node(self.level, key, start, self.node.item_bytes())).then(|| self.cut())
+    }
+
     fn cut(&mut self) -> Chunk {
-        let (hash, node) = std::mem::replace(&mut self.node, NodeBuilder::new(self.level)).finish();
+        let (hash, node) = self.node.finish();
         Chunk { hash, node }
     }
 }
 
 fn ends_node(level: u8, key: &[u8], start: usize, end: usize) -> bool {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[level]).update(key);
-    let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+    let [a, b, c, d, ..] = *key_hash(level, key).as_bytes();
     let hash = u128::from(u32::from_be_bytes([a, b, c, d]));
     // A node is below 2^22 bytes, so that the fourth power shifted by 32 stays below 2^120.
     let hazard = (end as u128).pow(4) - (start as u128).pow(4);
     hash * SCALE_BYTES.pow(4) < hazard << 32
+}
+
+fn key_hash(level: u8, key: &[u8]) -> blake3::Hash {
+    // One call over few bytes costs half of what a hasher does.
+    let mut short = [level; 128];
+    match short.get_mut(1..=key.len()) {
+        Some(rest) => {
+            rest.copy_from_slice(key);
+            blake3::hash(&short[..=key.len()])
+        }
+        None => blake3::Hasher::new().update(&[level]).update(key).finalize(),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Node, NodeReader, child};
+use super::{Node, NodeReader, child, read};
 use crate::key::successor;
 use crate::{Error, MAX_PAGE, NodeHash, Result, Scan};
 
@@ -20,7 +20,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// The node of `level` that holds or would hold `key`: the first that ends at or behind it, or else the last.
     pub(crate) async fn seek(reader: &dyn NodeReader, root: &NodeHash, level: u8, key: Option<&[u8]>) -> Result<Self> {
-        let mut cursor = Self { path: Vec::new(), node: reader.node(root).await?, hash: *root };
+        let mut cursor = Self { path: Vec::new(), node: read(reader, root).await?, hash: *root };
         while cursor.node.level() > level {
             let index = key.map_or(usize::MAX, |key| cursor.node.lower_bound(key)).min(cursor.node.len() - 1);
             cursor.descend(reader, index).await?;
@@ -98,6 +98,13 @@ impl Range {
         let low = lows.into_iter().flatten().max().unwrap_or_default();
         let high = highs.into_iter().flatten().min();
         Ok(Self { low, high, limit: scan.limit.min(MAX_PAGE) })
+    }
+
+    /// The children of a node that may hold keys of the range.
+    pub(crate) fn children(&self, node: &Node) -> std::ops::Range<usize> {
+        // A child holds what lies behind the last key of the one before it.
+        let end = self.high.as_ref().map_or(node.len(), |high| (node.lower_bound(high) + 1).min(node.len()));
+        node.lower_bound(&self.low).min(end)..end
     }
 
     pub(crate) fn is_above(&self, key: &[u8]) -> bool {

@@ -2,14 +2,22 @@
 //!
 //! Both trees are walked in key order at once. Each side's next thing is a subtree or an entry. Two subtrees of the same hash are passed over as a whole;
 //! otherwise the higher one is opened, or both where they are level; entries are compared by key.
+//!
+//! Where two inner nodes stand side by side, the children in which they differ are known before they are needed: those to come are read together, no more
+//! than the page has room for.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Node, NodeReader, PAGE_BYTES, Range, child};
+use super::cursor::Range;
+use super::{Node, NodeReader, PAGE_BYTES, check_child, child, read};
 use crate::{Difference, Error, Key, NodeHash, Page, Result, Scan};
+
+/// The most children of each side that are read at a time.
+const READ_AHEAD: usize = 64;
 
 /// A page of differences in key order; forward scans only.
 pub(crate) async fn diff(reader: &dyn NodeReader, left: &NodeHash, right: &NodeHash, scan: &Scan) -> Result<Page<Difference>> {
@@ -21,10 +29,13 @@ pub(crate) async fn diff(reader: &dyn NodeReader, left: &NodeHash, right: &NodeH
     if left == right {
         return Ok(page);
     }
-    let mut left = Frontier::open(reader, left, &range).await?;
-    let mut right = Frontier::open(reader, right, &range).await?;
+    let mut reader = ReadAhead { reader, ready: HashMap::new(), width: 0 };
+    let mut left = Frontier::open(&mut reader, left, &range).await?;
+    let mut right = Frontier::open(&mut reader, right, &range).await?;
     let mut bytes = 0;
-    while let Some(difference) = next_difference(reader, &range, &mut left, &mut right).await? {
+    loop {
+        reader.width = (range.limit - page.items.len()).min(READ_AHEAD);
+        let Some(difference) = next_difference(&mut reader, &range, &mut left, &mut right).await? else { break };
         if let Some(last) = page.items.last()
             && (page.items.len() == range.limit || bytes >= PAGE_BYTES)
         {
@@ -37,8 +48,9 @@ pub(crate) async fn diff(reader: &dyn NodeReader, left: &NodeHash, right: &NodeH
     Ok(page)
 }
 
-async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Frontier, right: &mut Frontier) -> Result<Option<Difference>> {
+async fn next_difference(reader: &mut ReadAhead<'_>, range: &Range, left: &mut Frontier, right: &mut Frontier) -> Result<Option<Difference>> {
     loop {
+        pass_equal(left, right);
         let (open_left, open_right) = match (left.head(range), right.head(range)) {
             (None, None) => return Ok(None),
             (Some(Head::Subtree(_, a)), Some(Head::Subtree(_, b))) if a == b => {
@@ -49,17 +61,20 @@ async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Fron
             (Some(Head::Subtree(a, _)), Some(Head::Subtree(b, _))) => (a >= b, b >= a),
             (a, b) => (matches!(a, Some(Head::Subtree(..))), matches!(b, Some(Head::Subtree(..)))),
         };
+        if open_left && open_right && !(left.is_ready(reader) && right.is_ready(reader)) {
+            reader.read(left, right, range).await?;
+        }
         if open_left {
             left.open_head(reader, range).await?;
         }
         if open_right {
             right.open_head(reader, range).await?;
         }
-        if open_left || open_right || pass_equal_entries(left, right) {
+        if open_left || open_right {
             continue;
         }
-        let order = match (left.key(range), right.key(range)) {
-            (Some(a), Some(b)) => a.cmp(b),
+        let order = match (left.entry(range), right.entry(range)) {
+            (Some((a, _)), Some((b, _))) => a.cmp(&b),
             (Some(_), None) => Ordering::Less,
             (None, _) => Ordering::Greater,
         };
@@ -75,20 +90,49 @@ async fn next_difference(reader: &dyn NodeReader, range: &Range, left: &mut Fron
     }
 }
 
-/// Passes over entries that both sides have, as far as the two leaves go; answers whether there were any.
-fn pass_equal_entries(left: &mut Frontier, right: &mut Frontier) -> bool {
-    let (Some((a, i)), Some((b, j))) = (left.stack.last_mut(), right.stack.last_mut()) else { return false };
-    if !a.is_leaf() || !b.is_leaf() {
-        return false;
+/// Passes over what two leaves have in common from where they stand.
+fn pass_equal(left: &mut Frontier, right: &mut Frontier) {
+    let (Some((a, i)), Some((b, j))) = (left.stack.last_mut(), right.stack.last_mut()) else { return };
+    if a.is_leaf() && b.is_leaf() {
+        while *i < a.len() && *j < b.len() && a.item(*i) == b.item(*j) {
+            *i += 1;
+            *j += 1;
+        }
+        left.pop_ended();
+        right.pop_ended();
     }
-    let (first, most) = (*i, (a.len() - *i).min(b.len() - *j));
-    // Beyond the range there is nothing to be found, and what is equal is passed in any case.
-    let equal = (0..most).take_while(|step| a.item(first + step) == b.item(*j + step)).count();
-    *i += equal;
-    *j += equal;
-    left.pop_ended();
-    right.pop_ended();
-    equal > 0
+}
+
+/// Nodes that a diff is going to need.
+struct ReadAhead<'a> {
+    reader: &'a dyn NodeReader,
+    ready: HashMap<NodeHash, Arc<Node>>,
+    /// How many children of each side may be read at a time.
+    width: usize,
+}
+
+impl ReadAhead<'_> {
+    /// Reads the next children in which the nodes on both sides differ, as far as both reach.
+    async fn read(&mut self, left: &Frontier, right: &Frontier, range: &Range) -> Result<()> {
+        let (Some((a, at_a)), Some((b, at_b))) = (left.stack.last(), right.stack.last()) else { return Ok(()) };
+        let (end_a, end_b) = (range.children(a).end, range.children(b).end);
+        let (mut i, mut j) = (*at_a, *at_b);
+        let (mut wanted, mut found) = (Vec::new(), 0);
+        while i < end_a && j < end_b && found < self.width {
+            let (child_a, child_b, order) = (a.child(i).hash, b.child(j).hash, a.key(i).cmp(b.key(j)));
+            if order.is_ne() || child_a != child_b {
+                wanted.extend(order.is_le().then_some(child_a));
+                wanted.extend(order.is_ge().then_some(child_b));
+                found += 1;
+            }
+            i += usize::from(order.is_le());
+            j += usize::from(order.is_ge());
+        }
+        wanted.retain(|hash| !self.ready.contains_key(hash));
+        let nodes = self.reader.nodes(&wanted).await?;
+        self.ready.extend(wanted.into_iter().zip(nodes));
+        Ok(())
+    }
 }
 
 /// The rest of one tree: nodes from the root down, each with its next item.
@@ -103,9 +147,9 @@ enum Head {
 }
 
 impl Frontier {
-    async fn open(reader: &dyn NodeReader, root: &NodeHash, range: &Range) -> Result<Self> {
+    async fn open(reader: &mut ReadAhead<'_>, root: &NodeHash, range: &Range) -> Result<Self> {
         let mut frontier = Self { stack: Vec::new() };
-        frontier.push(reader.node(root).await?, range);
+        frontier.push(read(reader.reader, root).await?, range);
         Ok(frontier)
     }
 
@@ -132,15 +176,13 @@ impl Frontier {
         (!beyond).then(|| Head::Subtree(node.level(), node.child(*index).hash))
     }
 
-    /// The key of the entry that comes next, if it lies within the range.
-    fn key(&self, range: &Range) -> Option<&[u8]> {
+    fn entry(&self, range: &Range) -> Option<(Bytes, Bytes)> {
         let (node, index) = self.stack.last()?;
-        (node.is_leaf() && !range.is_above(node.key(*index))).then(|| node.key(*index))
+        (node.is_leaf() && !range.is_above(node.key(*index))).then(|| (node.key_bytes(*index), node.value(*index)))
     }
 
     fn take(&mut self, range: &Range) -> Option<(Bytes, Bytes)> {
-        let within = self.key(range).is_some();
-        let entry = self.stack.last().filter(|_| within).map(|(node, index)| (node.key_bytes(*index), node.value(*index)));
+        let entry = self.entry(range);
         self.pass();
         entry
     }
@@ -152,9 +194,19 @@ impl Frontier {
         self.pop_ended();
     }
 
-    async fn open_head(&mut self, reader: &dyn NodeReader, range: &Range) -> Result<()> {
+    fn is_ready(&self, reader: &ReadAhead<'_>) -> bool {
+        self.stack.last().is_some_and(|(node, index)| !node.is_leaf() && reader.ready.contains_key(&node.child(*index).hash))
+    }
+
+    async fn open_head(&mut self, reader: &mut ReadAhead<'_>, range: &Range) -> Result<()> {
         let Some((node, index)) = self.stack.last() else { return Ok(()) };
-        let below = child(reader, node, *index).await?;
+        let below = match reader.ready.remove(&node.child(*index).hash) {
+            Some(below) => {
+                check_child(node, *index, &below)?;
+                below
+            }
+            None => child(reader.reader, node, *index).await?,
+        };
         self.pass();
         self.push(below, range);
         Ok(())

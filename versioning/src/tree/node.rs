@@ -13,7 +13,9 @@
 //!
 //! Keys ascend strictly. Only the empty map's root has no items. Refused: anything else, also a node over [`MAX_NODE_BYTES`].
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes};
 
 use crate::codec::Reader;
 use crate::{Error, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeHash, Result};
@@ -113,11 +115,6 @@ impl Node {
         self.len().checked_sub(1).map(|last| self.key(last))
     }
 
-    /// An item as it is written: equal items have equal bytes.
-    pub(crate) fn item(&self, index: usize) -> &[u8] {
-        &self.bytes[self.offsets[index] as usize..self.item_end(index)]
-    }
-
     /// The value of an entry of a leaf.
     pub(crate) fn value(&self, index: usize) -> Bytes {
         self.bytes.slice(self.payload_start(index) + 4..self.item_end(index))
@@ -132,6 +129,7 @@ impl Node {
         Child { hash: NodeHash(hash), entries: u64::from_be_bytes(entries) }
     }
 
+    #[allow(dead_code, reason = "for those who read nodes item by item")]
     pub(crate) fn payload(&self, index: usize) -> Payload {
         if self.is_leaf() { Payload::Value(self.value(index)) } else { Payload::Child(self.child(index)) }
     }
@@ -156,6 +154,16 @@ impl Node {
         if self.is_leaf() { self.len() as u64 } else { (0..self.len()).map(|index| self.child(index).entries).fold(0, u64::saturating_add) }
     }
 
+    /// The bytes of an item.
+    pub(crate) fn item(&self, index: usize) -> &[u8] {
+        &self.bytes[self.offsets[index] as usize..self.item_end(index)]
+    }
+
+    /// Where an item begins, counted from the first item.
+    pub(crate) fn item_start(&self, index: usize) -> usize {
+        self.offsets[index] as usize - HEADER_BYTES
+    }
+
     fn payload_start(&self, index: usize) -> usize {
         self.offsets[index] as usize + 2 + self.key(index).len()
     }
@@ -165,23 +173,21 @@ impl Node {
     }
 }
 
-/// Writes one node; keys come in ascending order.
+/// Writes nodes of one level, one after the other; keys come in ascending order.
 #[derive(Debug)]
 pub(crate) struct NodeBuilder {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     level: u8,
     offsets: Vec<u32>,
 }
 
 impl NodeBuilder {
     pub(crate) fn new(level: u8) -> Self {
-        let mut bytes = BytesMut::with_capacity(16 << 10);
-        bytes.put_slice(&[TAG, VERSION, level, 0, 0, 0, 0]);
-        Self { bytes, level, offsets: Vec::new() }
+        Self { bytes: vec![TAG, VERSION, level, 0, 0, 0, 0], level, offsets: Vec::new() }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.offsets.len()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
     }
 
     /// Bytes of the items so far.
@@ -205,11 +211,25 @@ impl NodeBuilder {
         }
     }
 
-    pub(crate) fn finish(mut self) -> (NodeHash, Node) {
+    /// Adds items of another node of the level, as they stand there.
+    pub(crate) fn copy(&mut self, node: &Node, items: Range<usize>) {
+        if items.is_empty() {
+            return;
+        }
+        let (start, end) = (node.offsets[items.start], node.item_end(items.end - 1));
+        let at = self.bytes.len() as u32;
+        self.offsets.extend(node.offsets[items].iter().map(|offset| offset - start + at));
+        self.bytes.extend_from_slice(&node.bytes[start as usize..end]);
+    }
+
+    /// The node of the items so far; what comes next begins another. A node's bytes are copied out, so that it takes no more memory than it needs.
+    pub(crate) fn finish(&mut self) -> (NodeHash, Node) {
         let count = self.offsets.len() as u32;
         self.bytes[3..HEADER_BYTES].copy_from_slice(&count.to_be_bytes());
-        let bytes = self.bytes.freeze();
-        (NodeHash::of(&bytes), Node { bytes, level: self.level, offsets: self.offsets })
+        let node = Node { bytes: Bytes::copy_from_slice(&self.bytes), level: self.level, offsets: self.offsets.clone() };
+        self.bytes.truncate(HEADER_BYTES);
+        self.offsets.clear();
+        (NodeHash::of(&node.bytes), node)
     }
 }
 

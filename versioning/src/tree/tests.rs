@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
+use super::apply::{Division, apply_divided};
 use super::*;
 use crate::{Entry, Key, KeyKind, Page, Scan};
 
@@ -42,6 +43,12 @@ impl Nodes {
         let made = applied.nodes.len();
         self.nodes.lock().unwrap().extend(applied.nodes);
         (applied.root, made)
+    }
+
+    fn apply_as(&self, root: NodeHash, edits: Edits, division: Division) -> NodeHash {
+        let applied = block_on(apply_divided(self, &root, edits, division)).unwrap();
+        self.nodes.lock().unwrap().extend(applied.nodes);
+        applied.root
     }
 
     fn build(&self, content: &Content) -> NodeHash {
@@ -192,6 +199,46 @@ proptest! {
     }
 }
 
+/// Pieces of every size, down to one edit and one node.
+fn divisions() -> impl Strategy<Value = Division> {
+    (1..6usize, 1..40usize, 1..5usize).prop_map(|(nodes, edits, at_once)| Division { nodes, edits, at_once })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn however_edits_are_divided_the_root_is_the_same(base in edits(2500), more in edits(2500), cluster in 0..2500u32, division in divisions()) {
+        let whole = Division { nodes: usize::MAX, edits: usize::MAX, at_once: 1 };
+        let (nodes, root) = Nodes::empty();
+        let mut content = Content::new();
+        let base = fold(&mut content, &base);
+        let root = nodes.apply_as(root, base.clone(), division);
+        prop_assert_eq!(root, nodes.apply_as(empty().0, base, whole));
+        // Scattered edits; a cluster of new keys within one node; a run of keys away.
+        let clustered: Edits = (0..300u32).map(|n| {
+            let key = Key::new(KeyKind::Object, &[&(cluster / 50).to_be_bytes(), &cluster.to_be_bytes(), &n.to_be_bytes()]).unwrap();
+            (key.as_bytes().clone(), Some(value((n % 256) as u8, 7)))
+        }).collect();
+        let removed: Vec<_> = (cluster..cluster + 400).map(|number| (number, None)).collect();
+        let batches = [fold(&mut content.clone(), &more), clustered, fold(&mut content.clone(), &removed)];
+        for batch in batches {
+            let divided = nodes.apply_as(root, batch.clone(), division);
+            prop_assert_eq!(divided, nodes.apply_as(root, batch.clone(), whole));
+            let mut expected: BTreeMap<Bytes, Bytes> = content.iter().map(|(key, value)| (key.as_bytes().clone(), value.clone())).collect();
+            for (key, value) in batch {
+                match value {
+                    Some(value) => expected.insert(key, value),
+                    None => expected.remove(&key),
+                };
+            }
+            let entries: BTreeMap<_, _> = nodes.pages(&divided, Scan::all()).into_iter().map(|entry| (entry.key.as_bytes().clone(), entry.value)).collect();
+            prop_assert_eq!(&entries, &expected);
+            prop_assert_eq!(divided, nodes.apply_as(empty().0, expected.into_iter().map(|(key, value)| (key, Some(value))).collect(), whole));
+        }
+    }
+}
+
 fn large() -> (Nodes, NodeHash) {
     let nodes = Nodes::default();
     let content = (0..60_000).map(|number| (key(number), value(60, number as u8))).collect();
@@ -292,4 +339,68 @@ fn a_child_that_is_not_what_its_parent_says_is_told_as_damage() {
     }
     let error = block_on(get(&Unchecked(moved), &root, key(0).as_bytes())).unwrap_err();
     assert!(error.to_string().contains(&first.to_string()), "{error}");
+}
+
+/// The levels of a tree: what one lookup reads.
+fn height(nodes: &Nodes, root: &NodeHash) -> usize {
+    usize::from(block_on(nodes.node(root)).unwrap().level()) + 1
+}
+
+#[test]
+fn a_lookup_reads_one_node_of_each_level() {
+    let (nodes, root) = large();
+    let height = height(&nodes, &root);
+    for number in (0..70_000).step_by(3001) {
+        nodes.reads();
+        let held = block_on(get(&nodes, &root, key(number).as_bytes())).unwrap();
+        assert_eq!(held.is_some(), number < 60_000);
+        assert!(nodes.reads() <= height);
+    }
+}
+
+#[test]
+fn a_scan_reads_the_leaves_of_its_page_and_no_others() {
+    let (nodes, root) = large();
+    let height = height(&nodes, &root);
+    let leaf = |page: &Page<Entry>| page.items.iter().map(|entry| entry.key.as_bytes().len() + entry.value.len() + 6).sum::<usize>() / (8 << 10);
+    let kinds = [Key::prefix(KeyKind::Object, &[]).unwrap(), Key::prefix(KeyKind::Table, &[]).unwrap()];
+    for (limit, prefix, reverse) in [(1, 0, false), (1, 0, true), (10, 1, false), (500, 0, true), (500, 1, false), (5000, 0, false), (5000, 0, true)]
+    {
+        let mut request = Scan { reverse, ..Scan::prefix(kinds[prefix].clone()).limit(limit) };
+        for _ in 0..4 {
+            nodes.reads();
+            let page = block_on(scan(&nodes, &root, &request)).unwrap();
+            let reads = nodes.reads();
+            // Two leaves at the ends, where there may be one more parent each.
+            assert!(reads <= height + leaf(&page) + 4, "{reads} nodes for {} entries", page.items.len());
+            request.after = page.next;
+        }
+    }
+}
+
+#[test]
+fn a_diff_of_one_key_reads_no_further_than_its_page() {
+    let (nodes, root) = large();
+    let edits: Edits = (0..1000).map(|n| (key(n * 60 + 17).as_bytes().clone(), Some(value(60, 99)))).collect();
+    let (changed, _) = nodes.apply(root, edits);
+    let height = height(&nodes, &root);
+    nodes.reads();
+    let page = block_on(diff(&nodes, &root, &changed, &Scan::all().limit(1))).unwrap();
+    assert_eq!((page.items.len(), page.next.is_some()), (1, true));
+    let reads = nodes.reads();
+    assert!(reads <= 2 * (height + 2), "{reads}");
+}
+
+#[test]
+fn many_edits_read_each_node_about_once() {
+    let (nodes, root) = large();
+    let count = nodes.nodes.lock().unwrap().len();
+    let edits: Edits = (0..6000).map(|n| (key(n * 10 + 3).as_bytes().clone(), Some(value(70, 1)))).collect();
+    nodes.reads();
+    let (_, made) = nodes.apply(root, edits.clone());
+    let reads = nodes.reads();
+    assert!(reads <= count * 2 && made <= count * 2, "{reads} read and {made} made of {count}");
+    // And what is done is not done again.
+    let changed = nodes.apply(root, edits.clone()).0;
+    assert_eq!(nodes.apply(changed, edits), (changed, 0));
 }
