@@ -6,11 +6,12 @@ use std::time::Duration;
 use anabranch_core::definition::Definitions;
 use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
-use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash};
-use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions};
+use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
+use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
 use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore};
+use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
-    CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, SqliteMetadata, local_objects_on,
+    CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on,
 };
 
 use super::definitions::DefinitionsCache;
@@ -42,7 +43,8 @@ impl Repo {
         let files = Arc::new(RealFiles);
         let (metadata, lease) = metadata(name, folder, config, ids.as_ref()).await?;
         let objects = local_objects_on(files.clone(), &folder.objects)?;
-        let options = RepositoryOptions { name: name.to_owned(), lease, ..RepositoryOptions::default() };
+        let mut options = RepositoryOptions { name: name.to_owned(), lease, ..RepositoryOptions::default() };
+        options.resolvers.extend(resolvers());
         let versions = Repository::open(metadata, Arc::clone(&objects), Arc::clone(&clock), ids.clone(), options).await?;
         let locations = Locations::local(&folder.objects)?;
         let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
@@ -94,6 +96,11 @@ async fn metadata(name: &str, folder: &RepositoryFolder, config: &Config, ids: &
     let holder = format!("pid {} on {}", std::process::id(), folder.objects.display());
     let ttl = Duration::from_micros(config.metadata.lease_ttl.micros().unsigned_abs());
     Ok((Arc::new(store), Some(LeaseOptions { holder, ttl })))
+}
+
+/// Who decides merges, by the kind of key that they own.
+fn resolvers() -> [Arc<dyn Resolver>; 3] {
+    [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)]
 }
 
 fn ingest_config(config: &Config) -> IngestConfig {

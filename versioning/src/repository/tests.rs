@@ -3,8 +3,11 @@
 mod commits;
 mod crashes;
 mod leases;
+mod merges;
 mod names;
 mod refs;
+mod replays;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::path::Path;
