@@ -353,13 +353,14 @@ pub struct LogRequest {
     pub limit: u32,
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
-    /// Only commits that changed a key at or below one of these, against their first parent: `feature`, `table/features/weather`; see Difference.key.
+    /// Only commits that changed a key at or below one of these: `feature`, `table/features/weather`; see Difference.key. A merge counts where it holds
+    /// what none of its parents does.
     #[prost(string, repeated, tag = "4")]
     pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Only commits of this time or later, in UTC microseconds.
     #[prost(int64, optional, tag = "5")]
     pub since_us: ::core::option::Option<i64>,
-    /// Only commits before this time, in UTC microseconds.
+    /// Only commits of this time or earlier, in UTC microseconds.
     #[prost(int64, optional, tag = "6")]
     pub until_us: ::core::option::Option<i64>,
     /// Only commits of this author.
@@ -404,7 +405,7 @@ pub struct DiffRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DiffReply {
-    /// What is compared: the commit on the left, or the common one with `three_dot`.
+    /// What is compared: the commit on the left, or the common one with `three_dot`; empty where there is none.
     #[prost(string, tag = "1")]
     pub left_commit: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -538,7 +539,7 @@ pub struct MergeReply {
     pub base: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "5")]
     pub conflicts: ::core::option::Option<Conflicts>,
-    /// A dry run's answer: from the destination's head to what it would hold.
+    /// A dry run's answer: from the destination's head to what it would hold; right_commit is the source.
     #[prost(message, optional, tag = "6")]
     pub changes: ::core::option::Option<DiffReply>,
     /// The commit that the source names; for a dry run only.
