@@ -15,6 +15,7 @@ mod node;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use cursor::Range;
 pub(crate) use diff::diff;
 pub(crate) use node::{MAX_NODE_BYTES, Node, check_entry};
 pub(crate) use scan::scan;
+pub(crate) use verify::{Shape, children, entries, judge_child, judge_node, judge_root};
 
 use crate::{Error, NodeHash, Result};
 
