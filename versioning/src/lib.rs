@@ -29,9 +29,10 @@ pub use files::{FileHandle, Files, RealFiles};
 pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
 pub use metadata::{
-    BranchInfo, HeadMove, HeadStep, Location, MemoryMetadata, MetadataStore, MetadataWrite, Publication, ReflogEntry, SqliteMetadata, TagInfo,
+    BranchInfo, Fence, HeadMove, HeadStep, LeaseState, Location, MemoryMetadata, MetadataDump, MetadataStore, MetadataWrite, PackSummary,
+    Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};
 pub use refs::{MIN_HASH_DIGITS, RefBase, RefSpec, RefStep, check_ref_name};
-pub use repository::{CommitInfo, LogPage, MapView, Merge, MergeRequest, Repository, RepositoryOptions, Resolved};
+pub use repository::{CommitInfo, LeaseOptions, LogPage, MapView, Merge, MergeRequest, Repository, RepositoryOptions, Resolved};

@@ -3,15 +3,19 @@
 //! [`MetadataStore`] is the contract; [`MemoryMetadata`] and [`SqliteMetadata`] keep it, and [`crate::testkit::metadata_laws`] is run on each. A store
 //! holds one repository. A database of a newer schema is refused.
 
+mod lease;
 mod memory;
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use anabranch_core::{BranchId, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub(crate) use lease::branch_lease;
+pub use lease::{Fence, LeaseState};
 pub use memory::MemoryMetadata;
 pub use sqlite::SqliteMetadata;
 
@@ -138,6 +142,49 @@ pub struct Publication {
     pub head: Option<HeadMove>,
     /// The writes that go with it, in order.
     pub writes: Vec<MetadataWrite>,
+    /// The lease that must still be held under this token. What passes it has renewed it.
+    pub fence: Option<Fence>,
+}
+
+/// What became of a renaming.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renamed {
+    /// The branch under its new name.
+    Done(BranchInfo),
+    /// There is no branch of this name and id that is not protected.
+    NoBranch,
+    /// Another branch has the new name.
+    Taken,
+}
+
+/// A pack and what of it is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackSummary {
+    /// The pack.
+    pub id: PackId,
+    /// How many nodes and commits are looked up in it. Those that an earlier pack holds are not.
+    pub entries: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Everything mutable of a repository but its incarnation, the leases and the index of packs, in the order of names, keys and numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetadataDump {
+    /// The largest id that a branch ever had.
+    pub last_branch: u64,
+    /// The branches, by name.
+    pub branches: Vec<BranchInfo>,
+    /// The moves of all heads, also of branches that are gone, by their number.
+    pub reflog: Vec<(BranchId, ReflogEntry)>,
+    /// The tags, by name.
+    pub tags: Vec<TagInfo>,
+    /// Space, key and value.
+    pub values: Vec<(String, Bytes, Bytes)>,
+    /// The next id of every mark.
+    pub marks: BTreeMap<String, u64>,
+    /// The epoch of every tag.
+    pub epochs: BTreeMap<String, u64>,
 }
 
 /// Holds what is mutable of one repository.
@@ -150,7 +197,8 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
     /// Random, made with the database: a restored or new database has another.
     async fn incarnation(&self) -> Result<u128>;
 
-    /// Publishes, or does nothing and answers `false` if the head is not where the move expects it or the branch is gone.
+    /// Publishes, or publishes nothing and answers `false`: if the head is not where the move expects it, if the branch is gone, or if the lease of the
+    /// fence has changed hands.
     async fn publish(&self, publication: &Publication) -> Result<bool>;
     /// Where these nodes or commits lie, in the order asked.
     async fn locate(&self, hashes: &[[u8; 32]]) -> Result<Vec<Option<Location>>>;
@@ -159,14 +207,18 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
 
     /// Makes a branch; `None` if the name is taken.
     async fn create_branch(&self, name: &str, head: &CommitId, time: Timestamp, author: &str) -> Result<Option<BranchInfo>>;
-    /// Deletes a branch if it has this id; its reflog stays. Answers whether it did.
+    /// Deletes a branch if it has this id and is not protected; its reflog stays. Answers whether it did.
     async fn delete_branch(&self, name: &str, id: BranchId) -> Result<bool>;
-    /// Protects a branch from being deleted, or no longer. Answers whether there is such a branch.
+    /// Gives a branch another name if it has this id and is not protected; its id and reflog stay.
+    async fn rename_branch(&self, name: &str, id: BranchId, new: &str) -> Result<Renamed>;
+    /// Protects a branch from being deleted or renamed, or no longer. Answers whether there is such a branch.
     async fn protect_branch(&self, name: &str, protected: bool) -> Result<bool>;
     /// The branch of this name.
     async fn branch(&self, name: &str) -> Result<Option<BranchInfo>>;
     /// All branches by name.
     async fn branches(&self) -> Result<Vec<BranchInfo>>;
+    /// At most `limit` branches whose name begins with `prefix` and comes after `after`, by name.
+    async fn branches_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<BranchInfo>>;
     /// The moves of a branch's head, newest first, at most `limit` with `seq < before`.
     async fn reflog(&self, branch: BranchId, before: Option<u64>, limit: usize) -> Result<Vec<ReflogEntry>>;
     /// Where a branch's head was: the last move whose time is not after `time`.
@@ -180,6 +232,8 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
     async fn tag(&self, name: &str) -> Result<Option<TagInfo>>;
     /// All tags by name.
     async fn tags(&self) -> Result<Vec<TagInfo>>;
+    /// At most `limit` tags whose name begins with `prefix` and comes after `after`, by name.
+    async fn tags_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<TagInfo>>;
 
     /// A value.
     async fn value(&self, space: &str, key: &[u8]) -> Result<Option<Bytes>>;
@@ -194,11 +248,74 @@ pub trait MetadataStore: Send + Sync + fmt::Debug + 'static {
     async fn mark(&self, mark: &str) -> Result<u64>;
     /// The epochs of these tags, in the order asked; `None` for one never bumped.
     async fn epochs(&self, tags: &[&str]) -> Result<Vec<Option<u64>>>;
+
+    /// A lease as it stands; one that was never taken is free with token 0.
+    async fn lease(&self, name: &str) -> Result<LeaseState>;
+    /// Takes a lease that is free, or whose `(token, beat)` are still these, or joins those waiting for it. What is held already stays so. Answers how it
+    /// stands then.
+    async fn take_lease(&self, name: &str, holder: &str, dead: Option<(u64, u64)>) -> Result<LeaseState>;
+    /// Moves the beat of a lease that is held under this token. Answers whether it is.
+    async fn renew_lease(&self, fence: &Fence) -> Result<bool>;
+    /// Hands a lease to who waits first or nobody, and leaves off waiting for it.
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<()>;
+
+    /// At most `limit` packs with an id larger than `after`, by id.
+    async fn packs(&self, after: Option<&PackId>, limit: usize) -> Result<Vec<PackSummary>>;
+    /// Looks up in `new` packs, durable already, what was looked up in `old` ones, which are forgotten then. Does nothing and answers `false` if one of
+    /// `old` is not there, or holds something in use that `new` lacks.
+    async fn replace_packs(&self, new: &[PackIndex], old: &[PackId]) -> Result<bool>;
+
+    /// Everything of one moment.
+    async fn dump(&self) -> Result<MetadataDump>;
+    /// Fills a database that has no branch, reflog, tag, value, mark or epoch; invalid for another. Its incarnation and its index of packs stay.
+    async fn load(&self, dump: &MetadataDump) -> Result<()>;
+}
+
+/// The least text that is larger than every text with this prefix; `None` where there is none.
+pub(crate) fn text_successor(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        // The gap of the surrogates is no character.
+        let next = if last == '\u{D7FF}' { Some('\u{E000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
 }
 
 /// Numbers of marks and epochs must fit the database's signed 64 bits.
 fn check_count(number: Option<u64>) -> Result<i64> {
     number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| crate::Error::invalid("mark", "no id is left beyond 2^63"))
+}
+
+const NOT_EMPTY: &str = "the metadata database is not empty: load into a new one";
+
+/// Refuses a dump that no database could have given.
+fn check_dump(dump: &MetadataDump) -> Result<()> {
+    let refuse = |reason: &str| Err(crate::Error::invalid("metadata dump", reason));
+    let in_order = |names: Vec<&str>| names.windows(2).all(|pair| pair[0] < pair[1]);
+    let ids = dump.branches.iter().map(|branch| branch.id).chain(dump.reflog.iter().map(|(branch, _)| *branch));
+    if ids.into_iter().any(|id| id.0 > dump.last_branch) {
+        return refuse("a branch has an id beyond the largest");
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    if !in_order(dump.branches.iter().map(|branch| &*branch.name).collect()) || !dump.branches.iter().all(|branch| ids.insert(branch.id)) {
+        return refuse("the branches are not in order, or one is there twice");
+    }
+    if !in_order(dump.tags.iter().map(|tag| &*tag.name).collect()) {
+        return refuse("the tags are not in order, or one is there twice");
+    }
+    if !dump.reflog.iter().zip(dump.reflog.iter().skip(1)).all(|((_, one), (_, next))| one.seq < next.seq) {
+        return refuse("the reflog is not in order");
+    }
+    if !dump.values.iter().zip(dump.values.iter().skip(1)).all(|(one, next)| (&one.0, &one.1) < (&next.0, &next.1)) {
+        return refuse("the values are not in order");
+    }
+    let last = dump.reflog.last().map(|(_, entry)| entry.seq);
+    let numbers = dump.marks.values().chain(dump.epochs.values()).copied().chain(last).chain([dump.last_branch]);
+    numbers.into_iter().try_for_each(|number| check_count(Some(number)).map(drop))
 }
 
 /// Refuses writes that no back-end could make, before they fail the transaction of others.

@@ -7,6 +7,7 @@
 mod committer;
 mod draft;
 mod history;
+mod lease;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use anabranch_core::{Clock, Ids};
 use bytes::Bytes;
 use object_store::ObjectStore;
 
+pub use lease::LeaseOptions;
 pub use view::MapView;
 
 use crate::metadata::check_writes;
@@ -41,11 +43,13 @@ pub struct RepositoryOptions {
     pub cache_bytes: u64,
     /// The most commits that go out as one pack and one transaction.
     pub group_limit: usize,
+    /// Where several servers share the repository: how a committer takes turns with the others'. Without it this process must be the only one that commits.
+    pub lease: Option<LeaseOptions>,
 }
 
 impl Default for RepositoryOptions {
     fn default() -> Self {
-        Self { name: "default".to_owned(), cache_bytes: 64 << 20, group_limit: 256 }
+        Self { name: "default".to_owned(), cache_bytes: 64 << 20, group_limit: 256, lease: None }
     }
 }
 

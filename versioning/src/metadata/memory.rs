@@ -8,8 +8,11 @@ use anabranch_core::{BranchId, Ids, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{BranchInfo, HeadMove, Location, MetadataStore, MetadataWrite, Publication, ReflogEntry, TagInfo, check_count};
-use crate::{CommitId, EntryKind, Result};
+use super::{
+    BranchInfo, Fence, HeadMove, LeaseState, Location, MetadataDump, MetadataStore, MetadataWrite, PackSummary, Publication, ReflogEntry, Renamed,
+    TagInfo, branch_lease, check_count,
+};
+use crate::{CommitId, EntryKind, Error, PackId, PackIndex, Result};
 
 /// Keeps everything in memory; durable as long as it lives.
 #[derive(Debug)]
@@ -28,6 +31,9 @@ struct State {
     values: BTreeMap<(String, Bytes), Bytes>,
     marks: BTreeMap<String, u64>,
     epochs: BTreeMap<String, u64>,
+    leases: BTreeMap<String, LeaseState>,
+    /// The sizes of packs.
+    packs: BTreeMap<[u8; 32], u64>,
 }
 
 impl MemoryMetadata {
@@ -43,7 +49,7 @@ impl MemoryMetadata {
 
 impl State {
     fn log(&mut self, branch: BranchId, old: Option<CommitId>, new: CommitId, time: Timestamp, author: &str, action: &str) {
-        let seq = self.reflog.len() as u64 + 1;
+        let seq = self.reflog.last().map_or(0, |(_, entry)| entry.seq) + 1;
         self.reflog.push((branch, ReflogEntry { seq, old, new, time, author: author.to_owned(), action: action.to_owned() }));
     }
 
@@ -60,6 +66,19 @@ impl State {
             old = step.commit;
         }
         true
+    }
+
+    fn index(&mut self, pack: &PackIndex) {
+        self.packs.insert(pack.pack.0, pack.bytes);
+        for entry in &pack.entries {
+            let location = Location { pack: pack.pack, offset: entry.offset, len: entry.len };
+            self.index.entry(entry.hash).or_insert((entry.kind, location));
+        }
+    }
+
+    /// The branch of this name and id, if it is not protected.
+    fn unprotected(&self, name: &str, id: BranchId) -> bool {
+        self.branches.get(name).is_some_and(|branch| branch.id == id && !branch.protected)
     }
 
     fn write(&mut self, write: &MetadataWrite) {
@@ -84,14 +103,16 @@ impl MetadataStore for MemoryMetadata {
     async fn publish(&self, publication: &Publication) -> Result<bool> {
         super::check_writes(&publication.writes)?;
         let mut state = self.state();
+        if let Some(Fence { lease, token }) = &publication.fence
+            && !state.leases.get_mut(lease).is_some_and(|lease| lease.renew(*token))
+        {
+            return Ok(false);
+        }
         if publication.head.as_ref().is_some_and(|head| !state.move_head(head)) {
             return Ok(false);
         }
         if let Some(pack) = &publication.pack {
-            for entry in &pack.entries {
-                let location = Location { pack: pack.pack, offset: entry.offset, len: entry.len };
-                state.index.entry(entry.hash).or_insert((entry.kind, location));
-            }
+            state.index(pack);
         }
         publication.writes.iter().for_each(|write| state.write(write));
         Ok(true)
@@ -123,11 +144,26 @@ impl MetadataStore for MemoryMetadata {
 
     async fn delete_branch(&self, name: &str, id: BranchId) -> Result<bool> {
         let mut state = self.state();
-        let found = state.branches.get(name).is_some_and(|branch| branch.id == id);
+        let found = state.unprotected(name, id);
         if found {
             state.branches.remove(name);
+            state.leases.remove(&branch_lease(id));
         }
         Ok(found)
+    }
+
+    async fn rename_branch(&self, name: &str, id: BranchId, new: &str) -> Result<Renamed> {
+        let mut state = self.state();
+        if !state.unprotected(name, id) {
+            return Ok(Renamed::NoBranch);
+        }
+        if state.branches.contains_key(new) {
+            return Ok(Renamed::Taken);
+        }
+        let Some(mut branch) = state.branches.remove(name) else { return Ok(Renamed::NoBranch) };
+        branch.name = new.to_owned();
+        state.branches.insert(new.to_owned(), branch.clone());
+        Ok(Renamed::Done(branch))
     }
 
     async fn protect_branch(&self, name: &str, protected: bool) -> Result<bool> {
@@ -140,6 +176,10 @@ impl MetadataStore for MemoryMetadata {
 
     async fn branches(&self) -> Result<Vec<BranchInfo>> {
         Ok(self.state().branches.values().cloned().collect())
+    }
+
+    async fn branches_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<BranchInfo>> {
+        Ok(page(&self.state().branches, prefix, after, limit))
     }
 
     async fn reflog(&self, branch: BranchId, before: Option<u64>, limit: usize) -> Result<Vec<ReflogEntry>> {
@@ -173,6 +213,10 @@ impl MetadataStore for MemoryMetadata {
 
     async fn tags(&self) -> Result<Vec<TagInfo>> {
         Ok(self.state().tags.values().cloned().collect())
+    }
+
+    async fn tags_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<TagInfo>> {
+        Ok(page(&self.state().tags, prefix, after, limit))
     }
 
     async fn value(&self, space: &str, key: &[u8]) -> Result<Option<Bytes>> {
@@ -219,6 +263,93 @@ impl MetadataStore for MemoryMetadata {
         let state = self.state();
         Ok(tags.iter().map(|tag| state.epochs.get(*tag).copied()).collect())
     }
+
+    async fn lease(&self, name: &str) -> Result<LeaseState> {
+        Ok(self.state().leases.get(name).cloned().unwrap_or_default())
+    }
+
+    async fn take_lease(&self, name: &str, holder: &str, dead: Option<(u64, u64)>) -> Result<LeaseState> {
+        let mut state = self.state();
+        let lease = state.leases.entry(name.to_owned()).or_default();
+        lease.take(holder, dead);
+        Ok(lease.clone())
+    }
+
+    async fn renew_lease(&self, fence: &Fence) -> Result<bool> {
+        Ok(self.state().leases.get_mut(&fence.lease).is_some_and(|lease| lease.renew(fence.token)))
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<()> {
+        if let Some(lease) = self.state().leases.get_mut(name) {
+            lease.release(holder);
+        }
+        Ok(())
+    }
+
+    async fn packs(&self, after: Option<&PackId>, limit: usize) -> Result<Vec<PackSummary>> {
+        let state = self.state();
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.0));
+        let used = |pack: &[u8; 32]| state.index.values().filter(|(_, location)| location.pack.0 == *pack).count() as u64;
+        let packs = state.packs.range((start, Bound::Unbounded)).take(limit);
+        Ok(packs.map(|(pack, bytes)| PackSummary { id: PackId(*pack), entries: used(pack), bytes: *bytes }).collect())
+    }
+
+    async fn replace_packs(&self, new: &[PackIndex], old: &[PackId]) -> Result<bool> {
+        let mut state = self.state();
+        let offered: BTreeMap<_, _> = new.iter().flat_map(|pack| pack.entries.iter().map(move |entry| (entry.hash, (pack.pack, entry)))).collect();
+        let in_use: Vec<_> = state.index.iter().filter(|(_, (_, location))| old.contains(&location.pack)).map(|(hash, _)| *hash).collect();
+        if old.iter().any(|pack| !state.packs.contains_key(&pack.0) || new.iter().any(|new| new.pack == *pack))
+            || in_use.iter().any(|hash| !offered.contains_key(hash))
+        {
+            return Ok(false);
+        }
+        for hash in in_use {
+            let (pack, entry) = offered[&hash];
+            state.index.insert(hash, (entry.kind, Location { pack, offset: entry.offset, len: entry.len }));
+        }
+        old.iter().for_each(|pack| drop(state.packs.remove(&pack.0)));
+        new.iter().for_each(|pack| state.index(pack));
+        Ok(true)
+    }
+
+    async fn dump(&self) -> Result<MetadataDump> {
+        let state = self.state();
+        Ok(MetadataDump {
+            last_branch: state.last_branch,
+            branches: state.branches.values().cloned().collect(),
+            reflog: state.reflog.clone(),
+            tags: state.tags.values().cloned().collect(),
+            values: state.values.iter().map(|((space, key), value)| (space.clone(), key.clone(), value.clone())).collect(),
+            marks: state.marks.clone(),
+            epochs: state.epochs.clone(),
+        })
+    }
+
+    async fn load(&self, dump: &MetadataDump) -> Result<()> {
+        super::check_dump(dump)?;
+        let mut state = self.state();
+        let State { branches, reflog, tags, values, marks, epochs, .. } = &*state;
+        if !(branches.is_empty() && reflog.is_empty() && tags.is_empty() && values.is_empty() && marks.is_empty() && epochs.is_empty()) {
+            return Err(Error::invalid("restore", super::NOT_EMPTY));
+        }
+        state.last_branch = dump.last_branch;
+        state.branches = dump.branches.iter().map(|branch| (branch.name.clone(), branch.clone())).collect();
+        state.reflog = dump.reflog.clone();
+        state.tags = dump.tags.iter().map(|tag| (tag.name.clone(), tag.clone())).collect();
+        state.values = dump.values.iter().map(|(space, key, value)| ((space.clone(), key.clone()), value.clone())).collect();
+        state.marks = dump.marks.clone();
+        state.epochs = dump.epochs.clone();
+        Ok(())
+    }
+}
+
+fn page<T: Clone>(map: &BTreeMap<String, T>, prefix: &str, after: Option<&str>, limit: usize) -> Vec<T> {
+    let start = match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix),
+    };
+    let range = map.range::<str, _>((start, Bound::Unbounded));
+    range.take_while(|(name, _)| name.starts_with(prefix)).map(|(_, item)| item.clone()).take(limit).collect()
 }
 
 #[cfg(test)]

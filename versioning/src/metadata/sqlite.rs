@@ -14,7 +14,10 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{BranchInfo, HeadMove, Location, MetadataStore, MetadataWrite, Publication, ReflogEntry, TagInfo, check_count, check_writes};
+use super::{
+    BranchInfo, Fence, HeadMove, LeaseState, Location, MetadataDump, MetadataStore, MetadataWrite, PackSummary, Publication, ReflogEntry, Renamed,
+    TagInfo, check_count, check_writes,
+};
 use crate::files::{Files, RealFiles, ensure_dir, parent};
 use crate::key::successor;
 use crate::{CommitId, EntryKind, Error, PackId, PackIndex, Result};
@@ -414,6 +417,40 @@ impl MetadataStore for SqliteMetadata {
             epochs.push(row.as_ref().map(|row| number(row, 0)).transpose()?);
         }
         Ok(epochs)
+    }
+
+    async fn rename_branch(&self, _name: &str, _id: BranchId, _new: &str) -> Result<Renamed> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn branches_page(&self, _prefix: &str, _after: Option<&str>, _limit: usize) -> Result<Vec<BranchInfo>> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn tags_page(&self, _prefix: &str, _after: Option<&str>, _limit: usize) -> Result<Vec<TagInfo>> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn lease(&self, _name: &str) -> Result<LeaseState> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn take_lease(&self, _name: &str, _holder: &str, _dead: Option<(u64, u64)>) -> Result<LeaseState> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn renew_lease(&self, _fence: &Fence) -> Result<bool> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn release_lease(&self, _name: &str, _holder: &str) -> Result<()> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn packs(&self, _after: Option<&PackId>, _limit: usize) -> Result<Vec<PackSummary>> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn replace_packs(&self, _new: &[PackIndex], _old: &[PackId]) -> Result<bool> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn dump(&self) -> Result<MetadataDump> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
+    }
+    async fn load(&self, _dump: &MetadataDump) -> Result<()> {
+        Err(Error::invalid("metadata", "not yet in this back-end"))
     }
 }
 

@@ -211,7 +211,7 @@ impl Committer {
         let pack = self.store.write_pack(&fresh).await?;
         let (commits, bytes) = (head.steps.len(), pack.as_ref().map_or(0, |pack| pack.bytes));
         let last = head.steps.last().map(|step| step.commit);
-        let (id, publication) = (head.branch, Publication { pack, head: Some(head), writes });
+        let (id, publication) = (head.branch, Publication { pack, head: Some(head), writes, fence: None });
         let moved = match self.store.metadata.publish(&publication).await {
             Ok(moved) => moved,
             Err(error) => match last {

@@ -3,7 +3,7 @@
 use anabranch_core::BranchId;
 
 use super::{MAIN, Repository};
-use crate::{BranchInfo, Error, MAX_PAGE, RefSpec, ReflogEntry, Result, TagInfo, check_ref_name};
+use crate::{BranchInfo, Error, MAX_PAGE, RefSpec, ReflogEntry, Renamed, Result, TagInfo, check_ref_name};
 
 impl Repository {
     /// Makes a branch at a ref; nothing is copied.
@@ -27,13 +27,40 @@ impl Repository {
             return Err(Error::Protected(name.to_owned()));
         }
         if !self.store.metadata.delete_branch(name, branch.id).await? {
-            return Err(Error::NoBranch(name.to_owned()));
+            return Err(self.gone_or_protected(name).await?);
         }
         self.committers.forget(name);
         Ok(())
     }
 
-    /// Protects a branch from being deleted, or no longer.
+    /// Gives a branch another name. Its id, its reflog and its commits stay; writers to the old name, also those that wait, find no branch.
+    ///
+    /// # Errors
+    /// [`Error::NoBranch`]; [`Error::RefName`]; [`Error::BranchExists`] if the new name is taken, also by the branch itself; [`Error::Protected`] for
+    /// `main` and for protected branches.
+    pub async fn rename_branch(&self, name: &str, new: &str) -> Result<BranchInfo> {
+        check_ref_name(new)?;
+        let branch = self.branch(name).await?;
+        if branch.protected || name == MAIN {
+            return Err(Error::Protected(name.to_owned()));
+        }
+        match self.store.metadata.rename_branch(name, branch.id, new).await? {
+            Renamed::Done(renamed) => {
+                self.committers.forget(name);
+                Ok(renamed)
+            }
+            Renamed::Taken => Err(Error::BranchExists(new.to_owned())),
+            Renamed::NoBranch => Err(self.gone_or_protected(name).await?),
+        }
+    }
+
+    /// Why a branch that was there a moment ago could not be deleted or renamed.
+    async fn gone_or_protected(&self, name: &str) -> Result<Error> {
+        let protected = self.store.metadata.branch(name).await?.is_some_and(|branch| branch.protected);
+        Ok(if protected { Error::Protected(name.to_owned()) } else { Error::NoBranch(name.to_owned()) })
+    }
+
+    /// Protects a branch from being deleted, renamed or reset, or no longer.
     ///
     /// # Errors
     /// [`Error::NoBranch`].
@@ -56,6 +83,14 @@ impl Repository {
     /// The metadata store's.
     pub async fn branches(&self) -> Result<Vec<BranchInfo>> {
         self.store.metadata.branches().await
+    }
+
+    /// At most `limit` branches whose name begins with `prefix` and comes after `after`, by name.
+    ///
+    /// # Errors
+    /// The metadata store's.
+    pub async fn branches_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<BranchInfo>> {
+        self.store.metadata.branches_page(prefix, after, limit.min(MAX_PAGE)).await
     }
 
     /// The moves of a branch's head, newest first, at most `limit` of those before `before`.
@@ -91,5 +126,13 @@ impl Repository {
     /// The metadata store's.
     pub async fn tags(&self) -> Result<Vec<TagInfo>> {
         self.store.metadata.tags().await
+    }
+
+    /// At most `limit` tags whose name begins with `prefix` and comes after `after`, by name.
+    ///
+    /// # Errors
+    /// The metadata store's.
+    pub async fn tags_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<TagInfo>> {
+        self.store.metadata.tags_page(prefix, after, limit.min(MAX_PAGE)).await
     }
 }

@@ -6,7 +6,10 @@ use anabranch_core::{BranchId, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{BranchInfo, CommitId, Error, Location, MetadataStore, Publication, ReflogEntry, Result, TagInfo};
+use crate::{
+    BranchInfo, CommitId, Error, Fence, LeaseState, Location, MetadataDump, MetadataStore, PackId, PackIndex, PackSummary, Publication, ReflogEntry,
+    Renamed, Result, TagInfo,
+};
 
 /// How the next publication fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,5 +147,49 @@ impl MetadataStore for FaultyMetadata {
 
     async fn epochs(&self, tags: &[&str]) -> Result<Vec<Option<u64>>> {
         self.inner.epochs(tags).await
+    }
+
+    async fn rename_branch(&self, name: &str, id: BranchId, new: &str) -> Result<Renamed> {
+        self.inner.rename_branch(name, id, new).await
+    }
+
+    async fn branches_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<BranchInfo>> {
+        self.inner.branches_page(prefix, after, limit).await
+    }
+
+    async fn tags_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<TagInfo>> {
+        self.inner.tags_page(prefix, after, limit).await
+    }
+
+    async fn lease(&self, name: &str) -> Result<LeaseState> {
+        self.inner.lease(name).await
+    }
+
+    async fn take_lease(&self, name: &str, holder: &str, dead: Option<(u64, u64)>) -> Result<LeaseState> {
+        self.inner.take_lease(name, holder, dead).await
+    }
+
+    async fn renew_lease(&self, fence: &Fence) -> Result<bool> {
+        self.inner.renew_lease(fence).await
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<()> {
+        self.inner.release_lease(name, holder).await
+    }
+
+    async fn packs(&self, after: Option<&PackId>, limit: usize) -> Result<Vec<PackSummary>> {
+        self.inner.packs(after, limit).await
+    }
+
+    async fn replace_packs(&self, new: &[PackIndex], old: &[PackId]) -> Result<bool> {
+        self.inner.replace_packs(new, old).await
+    }
+
+    async fn dump(&self) -> Result<MetadataDump> {
+        self.inner.dump().await
+    }
+
+    async fn load(&self, dump: &MetadataDump) -> Result<()> {
+        self.inner.load(dump).await
     }
 }

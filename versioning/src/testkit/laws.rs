@@ -40,6 +40,8 @@ async fn branches_have_unique_names_and_ids_of_their_own(store: &dyn MetadataSto
     assert_eq!(names, ["law/A", "law/b"]);
     assert!(store.protect_branch("law/b", true).await? && !store.protect_branch("law/none", true).await?);
     assert!(store.branch("law/b").await?.is_some_and(|branch| branch.protected));
+    assert!(!store.delete_branch("law/b", first.id).await?, "a protected branch is not deleted");
+    assert!(store.protect_branch("law/b", false).await?);
     assert!(store.delete_branch("law/b", first.id).await?);
     assert!(!store.delete_branch("law/b", first.id).await?);
     let again = store.create_branch("law/b", &commit(1), Timestamp(5), "ada").await?;
@@ -57,6 +59,7 @@ async fn a_head_moves_only_from_where_it_is_and_nothing_else_happens_then(store:
         pack: Some(pack),
         head: Some(HeadMove { branch: branch.id, expected: commit(7), steps: vec![step(2, 1)] }),
         writes: vec![write],
+        fence: None,
     };
     assert!(!store.publish(&publication).await?);
     assert_eq!(store.branch("law/cas").await?, Some(branch.clone()));
