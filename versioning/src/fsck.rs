@@ -15,15 +15,17 @@
 
 mod packs;
 mod refs;
+#[cfg(test)]
+mod tests;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
 
-pub(crate) use walk::Walk;
+pub(crate) use walk::{Collected, Walk};
 
 use crate::{CommitId, EntryOwner, MetadataStore, PackId, Result};
 
@@ -211,4 +213,37 @@ pub async fn fsck(metadata: &Arc<dyn MetadataStore>, objects: &Arc<dyn ObjectSto
     let mut report = walk.finish(&starts);
     report.surplus = surplus;
     Ok(report)
+}
+
+/// What is damaged in these commits, each looked at alone with all that it holds; what lies before them is not looked at.
+///
+/// # Errors
+/// Where the stores cannot be read.
+pub async fn verify_commits(
+    metadata: &Arc<dyn MetadataStore>,
+    objects: &Arc<dyn ObjectStore>,
+    options: FsckOptions,
+    commits: &[CommitId],
+) -> Result<Verified> {
+    let mut walk = Walk::new(metadata.clone(), objects.clone(), options);
+    let mut damaged = BTreeMap::new();
+    for commit in commits {
+        walk.single(*commit).await?;
+        let findings: Vec<Finding> = walk.findings_of(commit).into_iter().cloned().collect();
+        if !findings.is_empty() {
+            damaged.insert(*commit, findings);
+        }
+    }
+    Ok(Verified { damaged, ids: walk.ids, last_branch: walk.last_branch })
+}
+
+/// What [`verify_commits`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// The commits that are not whole, and why.
+    pub damaged: BTreeMap<CommitId, Vec<Finding>>,
+    /// The largest ids that their entries show to be given, by mark.
+    pub ids: BTreeMap<String, u64>,
+    /// The largest branch id that their entries show to be given.
+    pub last_branch: u64,
 }

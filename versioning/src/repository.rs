@@ -9,18 +9,21 @@ mod draft;
 mod history;
 mod lease;
 mod names;
+pub(crate) mod release;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anabranch_core::{Clock, Ids};
 use bytes::Bytes;
 use object_store::ObjectStore;
 
 pub use lease::LeaseOptions;
+pub use release::Released;
 pub use view::MapView;
 
 use crate::metadata::check_writes;
@@ -124,6 +127,8 @@ pub struct Repository {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     committers: Committers,
+    /// Whether any root was ever released; only then is looked for it.
+    releases: AtomicBool,
 }
 
 impl Repository {
@@ -149,7 +154,8 @@ impl Repository {
             store.metadata.create_branch(MAIN, &head, clock.now(), "anabranch").await?;
         }
         let committers = Committers::new(store.clone(), clock.clone(), options.group_limit);
-        Ok(Arc::new(Self { name: options.name, store, clock, committers }))
+        let releases = AtomicBool::new(release::any_released(store.metadata.as_ref()).await?);
+        Ok(Arc::new(Self { name: options.name, store, clock, committers, releases }))
     }
 
     /// What it is called.
@@ -170,8 +176,9 @@ impl Repository {
     /// The map at a commit.
     ///
     /// # Errors
-    /// [`crate::Error::NoCommit`].
+    /// [`crate::Error::NoCommit`]; [`crate::Error::Expired`] where its content was released.
     pub async fn at(&self, commit: &CommitId) -> Result<MapView> {
+        self.check_kept(commit).await?;
         Ok(MapView { store: self.store.clone(), root: self.store.commit(commit).await?.root })
     }
 

@@ -25,6 +25,8 @@ use bytes::Bytes;
 pub(crate) use apply::{Edits, apply, empty};
 use cursor::Range;
 pub(crate) use diff::diff;
+#[cfg(test)]
+pub(crate) use node::{Child, NodeBuilder, Payload};
 pub(crate) use node::{MAX_NODE_BYTES, Node, check_entry};
 pub(crate) use scan::scan;
 pub(crate) use verify::{Shape, children, entries, judge_child, judge_node, judge_root};

@@ -102,6 +102,15 @@ impl Walk {
         Ok(())
     }
 
+    /// One commit and what it holds, whatever lies before it.
+    pub(crate) async fn single(&mut self, id: CommitId) -> Result<()> {
+        if !self.parents.contains_key(&id) {
+            let parents = self.commit(id).await?;
+            self.parents.insert(id, parents);
+        }
+        Ok(())
+    }
+
     /// Takes these commits as known, with all before them and all that they hold: a walk stops at them.
     pub(crate) async fn stop_at(&mut self, commits: impl IntoIterator<Item = CommitId>) -> Result<()> {
         let collected = self.collected.take();

@@ -3,6 +3,7 @@
 mod commits;
 mod crashes;
 mod refs;
+mod release;
 
 use std::collections::BTreeMap;
 use std::path::Path;
