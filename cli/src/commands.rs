@@ -4,6 +4,7 @@ pub(crate) mod dataset;
 pub(crate) mod definitions;
 pub(crate) mod history;
 pub(crate) mod ingest;
+pub(crate) mod maintenance;
 pub(crate) mod online;
 pub(crate) mod quarantine;
 pub(crate) mod refs;
@@ -37,5 +38,8 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Diff(diff) => history::diff(client, diff, output).await,
         Command::Merge(merge) => history::merge(client, merge, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
+        Command::Fsck(_) | Command::Backup(_) | Command::Restore(_) | Command::Export(_) | Command::Import(_) => {
+            Err(Error::Usage("this works on a data folder and needs no server".to_owned()))
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Error {
     Usage(String),
     #[error("{0}")]
     Missing(String),
+    #[error("{count} findings: {folder} is damaged")]
+    Damaged { count: usize, folder: String },
     #[error("{path}: {reason}")]
     File { path: String, reason: String },
     #[error("cannot write the output: {0}")]
@@ -67,7 +69,7 @@ impl Kinded for Error {
             Self::Core(error) => error.kind(),
             Self::Usage(_) | Self::File { .. } => ErrorKind::InvalidArgument,
             Self::Missing(_) => ErrorKind::NotFound,
-            Self::Output(_) | Self::Runtime(_) => ErrorKind::Internal,
+            Self::Output(_) | Self::Runtime(_) | Self::Damaged { .. } => ErrorKind::Internal,
         }
     }
 }

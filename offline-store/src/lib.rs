@@ -14,6 +14,7 @@ pub mod metadata;
 
 mod data_file;
 mod manifests;
+mod owner;
 
 pub mod table;
 
@@ -36,6 +37,7 @@ pub use catalog::{RefCatalog, SOURCE_MARK};
 pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
 pub use metadata::TableState;
+pub use owner::{SnapshotOwner, TableOwner, table_owners};
 pub use quarantine::quarantine_shape;
 pub use scan::{AddedFiles, BatchStream, ScanRequest, schema_of};
 pub use schema::{TableField, TableShape};

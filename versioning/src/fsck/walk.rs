@@ -83,6 +83,11 @@ impl Walk {
         Ok(())
     }
 
+    /// Passes over these commits' roots too.
+    pub(crate) fn skip(&mut self, released: HashSet<CommitId>) {
+        self.released.extend(released);
+    }
+
     /// These commits, all before them and all that they hold.
     pub(crate) async fn history(&mut self, starts: impl IntoIterator<Item = CommitId>) -> Result<()> {
         let mut next: Vec<CommitId> = starts.into_iter().collect();
@@ -121,7 +126,9 @@ impl Walk {
 
     /// Takes these commits as known without looking at what lies before them.
     pub(crate) fn assume(&mut self, commits: impl IntoIterator<Item = CommitId>) {
-        commits.into_iter().for_each(|commit| drop(self.parents.entry(commit).or_default()));
+        for commit in commits {
+            self.parents.entry(commit).or_default();
+        }
     }
 
     /// A commit and what it holds; answers its parents.

@@ -35,10 +35,10 @@ use anabranch_core::{BranchId, Span, Timestamp};
 use bytes::Bytes;
 
 use super::Repository;
-use crate::{Commit, CommitId, Error, MetadataStore, MetadataWrite, Publication, Result};
+use crate::{Commit, CommitId, Error, MetadataDump, MetadataStore, MetadataWrite, Publication, Result};
 
 const HISTORY: &str = "versioning.history";
-const RELEASED: &str = "versioning.released";
+pub(crate) const RELEASED: &str = "versioning.released";
 const PAGE: usize = 1_000;
 const MARKS: usize = 500;
 /// Where more branches part at one commit, it is kept without looking at every pair.
@@ -196,6 +196,11 @@ fn is_base(all: &BTreeSet<usize>, above: &[Reached]) -> bool {
 pub(crate) async fn released(metadata: &dyn MetadataStore) -> Result<HashSet<CommitId>> {
     let values = all_values(metadata, RELEASED).await?;
     values.iter().map(|(key, _)| CommitId::from_slice(key)).collect()
+}
+
+/// Every commit whose root a dump says was released.
+pub(crate) fn released_in(dump: &MetadataDump) -> Result<HashSet<CommitId>> {
+    dump.values.iter().filter(|(space, _, _)| space == RELEASED).map(|(_, key, _)| CommitId::from_slice(key)).collect()
 }
 
 /// Whether any root was ever released.

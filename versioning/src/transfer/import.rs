@@ -13,6 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::archive::{ArchiveInfo, Reader, Record};
 use crate::fsck::Walk;
 use crate::pack::unpack;
+use crate::repository::release;
 use crate::store::Store;
 use crate::tree::{Node, judge_node};
 use crate::{
@@ -115,6 +116,7 @@ pub async fn import<A: Read + Seek + Send>(
     let (files, packs) = write(metadata, objects, archive).await?;
     let mut walk = Walk::new(metadata.clone(), objects.clone(), FsckOptions { owners: request.owners.clone(), ..FsckOptions::default() });
     walk.skip_released().await?;
+    walk.skip(release::released_in(&contents.info.dump)?);
     walk.assume(before);
     walk.history(plan.iter().map(|step| step.commit)).await?;
     if let Some(finding) = walk.report.findings.first() {
@@ -146,8 +148,8 @@ fn verify(archive: &mut (impl Read + Seek + Send)) -> Result<Contents> {
             Record::Pack(bytes) => verify_pack(&bytes.into(), &mut commits)?,
             Record::File { path, size } => {
                 let hash = reader.content(size, |_| Ok(()))?;
-                let is_ours = ["blobs/", "data/", "metadata/", "objects/"].iter().any(|folder| path.starts_with(folder));
-                if !is_ours || Path::parse(&path).is_err() {
+                // Packs come as packs.
+                if path.starts_with("packs/") || Path::parse(&path).is_err() {
                     return Err(Error::invalid("archive", format!("it holds a file {path:?}, which is none of a repository's")));
                 }
                 if path.strip_prefix("blobs/").is_some_and(|name| name != hash.to_hex().as_str()) {
@@ -322,7 +324,8 @@ impl Target<'_> {
         let ours: BTreeMap<(&str, &Bytes), &Bytes> = here.values.iter().map(|(space, key, value)| ((space.as_str(), key), value)).collect();
         let mut writes = Vec::new();
         for (space, key, value) in &self.contents.info.dump.values {
-            let (is_id, is_carried) = (self.request.id_spaces.contains(space), self.request.carried_spaces.contains(space));
+            let is_id = self.request.id_spaces.contains(space);
+            let is_carried = space == release::RELEASED || self.request.carried_spaces.contains(space);
             match ours.get(&(space.as_str(), key)) {
                 Some(found) if is_id && *found != value => {
                     let id = key.iter().fold(0u64, |id, byte| id << 8 | u64::from(*byte));
