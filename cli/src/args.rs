@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Export(maintenance::Export),
     /// Bring in what export wrote
     Import(maintenance::Import),
+    /// Show or set how long a branch keeps the content of its commits
+    History(maintenance::History),
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Diff(diff) => history::diff(client, diff, output).await,
         Command::Merge(merge) => history::merge(client, merge, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
-        Command::Fsck(_) | Command::Backup(_) | Command::Restore(_) | Command::Export(_) | Command::Import(_) => {
+        Command::Fsck(_) | Command::Backup(_) | Command::Restore(_) | Command::Export(_) | Command::Import(_) | Command::History(_) => {
             Err(Error::Usage("this works on a data folder and needs no server".to_owned()))
         }
     }

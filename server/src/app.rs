@@ -6,6 +6,7 @@
 mod changes;
 mod datasets;
 mod definitions;
+mod history;
 mod ingest;
 mod objects;
 mod online;
@@ -30,6 +31,7 @@ use crate::sessions::Sessions;
 pub(crate) use changes::ApplyRequest;
 pub(crate) use datasets::DatasetRequest;
 pub(crate) use definitions::{Planned, Proposal};
+pub(crate) use history::release_hourly;
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
 pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;

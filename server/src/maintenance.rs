@@ -5,6 +5,7 @@
 //! | [`fsck`] | yes | nothing |
 //! | [`backup`] | yes | nothing |
 //! | [`export`] | yes | nothing |
+//! | [`history`] | yes | how long a branch keeps the content of its commits |
 //! | [`import`] | no: it takes the folder's lock | files, packs, then refs |
 //! | [`restore`] | no: it takes the folder's lock | the metadata database, which must be missing; the online store, which is emptied |
 //!
@@ -12,6 +13,7 @@
 
 mod backup;
 mod fsck;
+mod history;
 mod objects;
 mod restore;
 mod transfer;
@@ -19,6 +21,7 @@ mod transfer;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_core::RandomIds;
 use anabranch_offline_store::{Locations, table_owners};
@@ -27,11 +30,15 @@ use object_store::ObjectStore;
 
 pub use backup::{BackupSummary, backup};
 pub use fsck::{FsckRequest, fsck, report_json};
+pub use history::history;
 pub use restore::{RestoreOptions, Restored, RestoredBranch, restore};
 pub use transfer::{ExportSource, export, import};
 
 use crate::error::{Error, Result};
-use crate::folder::RepositoryFolder;
+use crate::folder::{DataFolder, RepositoryFolder};
+
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// The stores of one repository, apart from a server.
 struct Stores {
@@ -54,6 +61,17 @@ impl Stores {
         let metadata = Arc::new(SqliteMetadata::open(metadata, &RandomIds::from_os()).await?);
         Ok(Self { metadata, objects: local_objects_on(Arc::new(RealFiles), &folder.objects)?, owners: owners(folder)? })
     }
+}
+
+/// Takes a folder for this process. A private server ends soon after its last user, so it is waited for a moment.
+async fn lock(data: &Path) -> Result<DataFolder> {
+    for _ in 0..LOCK_TRIES {
+        match DataFolder::open(data) {
+            Err(Error::Locked { .. }) => tokio::time::sleep(LOCK_PAUSE).await,
+            opened => return opened,
+        }
+    }
+    DataFolder::open(data)
 }
 
 /// Who knows what entries name.

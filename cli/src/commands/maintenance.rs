@@ -1,8 +1,9 @@
-//! `fsck`, `backup`, `restore`, `export` and `import`: looking after a data folder itself, without a server of ours. What only reads may run beside one.
+//! `fsck`, `backup`, `restore`, `export`, `import` and `history`: looking after a data folder itself, without a server of ours. What only reads may run beside one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anabranch_core::Span;
 use anabranch_server::maintenance::{self, ExportSource, FsckRequest, RestoreOptions};
 use anabranch_server::versioning::{CommitId, Counts, FsckReport, RefOutcome};
 use clap::Args;
@@ -71,6 +72,17 @@ pub(crate) struct Import {
     force: bool,
 }
 
+/// Shows or sets how long a branch keeps the content of its commits; a server releases older ones hourly, but for what tags, datasets and merges need.
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// The branch
+    #[arg(value_name = "BRANCH")]
+    branch: String,
+    /// How long, such as 90d, or forever
+    #[arg(long, value_name = "SPAN")]
+    keep: Option<String>,
+}
+
 /// Runs a command that works on a folder; gives any other back.
 pub(crate) async fn execute(global: &Global, command: Command, output: &mut Output) -> Result<Option<Command>, Error> {
     match command {
@@ -79,6 +91,7 @@ pub(crate) async fn execute(global: &Global, command: Command, output: &mut Outp
         Command::Restore(args) => restore(global, &args, output).await?,
         Command::Export(args) => export(global, args, output).await?,
         Command::Import(args) => import(global, args, output).await?,
+        Command::History(args) => history(global, &args, output).await?,
         other => return Ok(Some(other)),
     }
     Ok(None)
@@ -200,4 +213,15 @@ async fn import(global: &Global, args: Import, output: &mut Output) -> Result<()
         output.line(&format!("{} {name}", outcome(*done).replace('_', " ")))?;
     }
     output.line(&format!("{} files and {} packs were new", done.files, done.packs))
+}
+
+async fn history(global: &Global, args: &History, output: &mut Output) -> Result<(), Error> {
+    let (data, repository) = place(global)?;
+    let keep = match args.keep.as_deref() {
+        None => None,
+        Some("forever") => Some(None),
+        Some(span) => Some(Some(span.parse::<Span>()?)),
+    };
+    let holds = maintenance::history(&data, repository, &args.branch, keep).await?.map_or_else(|| "forever".to_owned(), |span| span.to_string());
+    output.value(&json!({"branch": args.branch, "keep": holds}), |output| output.line(&format!("branch {} keeps {holds}", args.branch)))
 }

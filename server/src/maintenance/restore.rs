@@ -38,7 +38,7 @@ use anabranch_versioning::{
 
 use super::Stores;
 use crate::error::{Error, Result};
-use crate::folder::{DataFolder, RepositoryFolder};
+use crate::folder::RepositoryFolder;
 
 /// How far every mark is raised beyond the backup's.
 pub const ROOM: u64 = 1 << 16;
@@ -88,7 +88,7 @@ pub struct Restored {
 pub async fn restore(data: &Path, repository: &str, backup: &Path, options: RestoreOptions) -> Result<Restored> {
     let bytes = std::fs::read(backup).map_err(Error::io(format!("reading {}", backup.display())))?;
     let (_, dump) = decode_backup(&bytes)?;
-    let lock = DataFolder::open(data)?;
+    let lock = super::lock(data).await?;
     let folder = lock.repository(repository)?;
     if folder.metadata.exists() {
         let reason = format!("{} is there: move it aside before restoring a backup in its place", folder.metadata.display());

@@ -10,7 +10,7 @@ use anabranch_versioning::{CommitId, ExportRequest, Exported, ImportRequest, Imp
 
 use super::{Stores, stream_file};
 use crate::error::{Error, Result};
-use crate::folder::{DataFolder, RepositoryFolder};
+use crate::folder::RepositoryFolder;
 
 /// What is exported.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ pub async fn export(data: &Path, repository: &str, source: ExportSource, out: &P
 /// [`Error::Locked`]; invalid for a damaged archive; failed precondition or conflict where it does not fit. Nothing is changed then.
 pub async fn import(data: &Path, repository: &str, archive: &Path, prefix: String, force: bool, author: String) -> Result<Imported> {
     let mut archive = open(archive)?;
-    let folder = DataFolder::open(data)?;
+    let folder = super::lock(data).await?;
     let folder = (folder.repository(repository)?, folder);
     let stores = Stores::at(&folder.0, &folder.0.metadata).await?;
     let request = ImportRequest {
