@@ -1,4 +1,4 @@
-//! Barriers: applies and merges, which change what judges rows.
+//! Barriers: applies, and moves of a head (merge, revert, cherry-pick, reset), which change what judges rows.
 //!
 //! ```text
 //! keep loads away ─▶ pause the pipeline ─▶ one commit, or one head move ─▶ publish ─▶ resume
@@ -10,21 +10,33 @@
 //!
 //! A merge is a head move, which carries no changes of its own. It brings the source's definitions and leaves the destination's offset as it was; so
 //! a mark is set in the very transaction that moves the head, and whoever begins or resumes the pipeline moves the offset to the head's definitions
-//! and takes the mark away, in one commit, before it judges a row. A pipeline that has rows to commit when it is paused moves the destination on, and
-//! a merge that can only move forward is refused then; asked again it goes through.
+//! and takes the mark away, in one commit, before it judges a row. Reverts, cherry-picks and resets go the same way. On the served branch each of them is
+//! judged by [`KeepsRows`] inside the committer, and what was merged is published before it is acknowledged, as a fast-forward is.
+
+use std::sync::Arc;
 
 use anabranch_core::definition::Definitions;
 use anabranch_offline_store::entry::table_key;
 use anabranch_offline_store::{Namespace, TableName, TableShape};
 use anabranch_registry::{Applied, ApplyRequest, Plan, Prepared};
-use anabranch_versioning::{Change, CommitId, CommitRequest, Merge, MergeRequest, Read};
+use anabranch_versioning::{
+    Change, CommitId, CommitRequest, Committed, HeadGuard, Merge, MergeRequest, MetadataWrite, Read, ReplayRequest, Reset, ResetRequest,
+};
 
 use crate::config::duration;
 use crate::crash::CrashPoint;
 use crate::engine::{Ingest, whole};
 use crate::judge::Judges;
-use crate::pipeline::{BranchName, Paused, rejudge, settle_marker};
+use crate::merge::KeepsRows;
+use crate::offset::{Offset, OffsetKey};
+use crate::pipeline::{BranchName, PUSH_PIPELINE, Paused, Pipeline, rejudge, settle_marker};
 use crate::{Error, Result};
+
+/// What belongs into the move of a head besides what the caller asked for.
+struct Also {
+    writes: Vec<MetadataWrite>,
+    guard: Option<Arc<dyn HeadGuard>>,
+}
 
 impl Ingest {
     /// Applies definitions on a branch: definitions, tables and what judges further rows change in one commit.
@@ -46,25 +58,111 @@ impl Ingest {
         applied.and_then(|applied| published.map(|()| applied))
     }
 
-    /// Moves a branch forward to another ref, and the online store with it.
+    /// Merges another ref into a branch, and into the online store with it.
     ///
     /// # Errors
-    /// Of kind conflict where the histories have gone apart.
+    /// As [`anabranch_versioning::Repository::merge`]; of kind failed precondition where it would take rows of a served view away.
     pub async fn merge(&self, into: &str, request: MergeRequest) -> Result<Merge> {
         let (ingest, branch) = (self.clone(), self.branch(into).await?);
-        whole(async move { ingest.merge_alone(branch, request).await }).await
+        whole(async move {
+            let name = branch.name.clone();
+            let moved = |merge: &Merge| !matches!(merge, Merge::UpToDate { .. });
+            let work = async |ingest: &Self, also: Also| {
+                let metadata_writes = [request.metadata_writes.clone(), also.writes].concat();
+                let request = MergeRequest { metadata_writes, guard: also.guard.or(request.guard.clone()), ..request.clone() };
+                ingest.0.context.repository.merge(&name, request).await.map_err(|error| Error::below("merging", error))
+            };
+            ingest.move_alone(branch, work, moved).await
+        })
+        .await
     }
 
-    async fn merge_alone(&self, branch: BranchName, mut request: MergeRequest) -> Result<Merge> {
+    /// Takes back what a commit did on a branch.
+    ///
+    /// # Errors
+    /// As [`anabranch_versioning::Repository::revert`]; of kind failed precondition where it would take rows of a served view away.
+    pub async fn revert(&self, branch: &str, request: ReplayRequest) -> Result<Committed> {
+        self.replay(branch, request, true).await
+    }
+
+    /// Makes the change of a commit again on a branch.
+    ///
+    /// # Errors
+    /// As [`anabranch_versioning::Repository::cherry_pick`]; of kind failed precondition where it would take rows of a served view away.
+    pub async fn cherry_pick(&self, branch: &str, request: ReplayRequest) -> Result<Committed> {
+        self.replay(branch, request, false).await
+    }
+
+    async fn replay(&self, branch: &str, request: ReplayRequest, back: bool) -> Result<Committed> {
+        let (ingest, branch) = (self.clone(), self.branch(branch).await?);
+        whole(async move {
+            let name = branch.name.clone();
+            let work = async |ingest: &Self, also: Also| {
+                let metadata_writes = [request.metadata_writes.clone(), also.writes].concat();
+                let request = ReplayRequest { metadata_writes, guard: also.guard.or(request.guard.clone()), ..request.clone() };
+                let repository = &ingest.0.context.repository;
+                match back {
+                    true => repository.revert(&name, request).await.map_err(|error| Error::below("reverting", error)),
+                    false => repository.cherry_pick(&name, request).await.map_err(|error| Error::below("cherry-picking", error)),
+                }
+            };
+            ingest.move_alone(branch, work, |_| true).await
+        })
+        .await
+    }
+
+    /// Sets a branch to a commit. With [`ResetRequest::rewind_offsets`] the rows pushed since are judged and committed again.
+    ///
+    /// # Errors
+    /// As [`anabranch_versioning::Repository::reset`]; of kind failed precondition where it would take rows of a served view away, or where the log does
+    /// not hold any more what would be consumed again.
+    pub async fn reset(&self, branch: &str, request: ResetRequest) -> Result<Reset> {
+        let (ingest, branch) = (self.clone(), self.branch(branch).await?);
+        whole(async move {
+            let (name, state) = (branch.name.clone(), branch.clone());
+            let work = async |ingest: &Self, also: Also| {
+                let metadata_writes = [request.metadata_writes.clone(), also.writes].concat();
+                let guard = also.guard.or(request.guard.clone());
+                let request = ResetRequest { metadata_writes, guard, ..request };
+                if let (true, Some(pipeline)) = (request.rewind_offsets, ingest.running(&state)) {
+                    ingest.check_rewind(&state, &pipeline, &request).await?;
+                }
+                ingest.0.context.repository.reset(&name, request).await.map_err(|error| Error::below("resetting", error))
+            };
+            ingest.move_alone(branch, work, |reset: &Reset| reset.from != reset.to).await
+        })
+        .await
+    }
+
+    /// Refuses to rewind to where the log does not begin any more.
+    async fn check_rewind(&self, branch: &BranchName, pipeline: &Pipeline, request: &ResetRequest) -> Result<()> {
+        let below = |error| Error::below("resetting", error);
+        let repository = &self.0.context.repository;
+        let to = repository.resolve(&request.to).await.map_err(below)?.commit;
+        let key = OffsetKey { branch: branch.id, pipeline: PUSH_PIPELINE.to_owned(), source: pipeline.wal.source() };
+        let bytes = repository.get(&to, &key.to_key()?).await.map_err(below)?;
+        let next = bytes.map(|bytes| Offset::from_bytes(&bytes)).transpose()?.map_or(0, |offset| offset.next);
+        match pipeline.wal.first() {
+            first if first > next => Err(Error::Rewind { branch: branch.name.clone(), next, first }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a head with its pipeline at rest: `work` is told what belongs into the move.
+    async fn move_alone<T>(&self, branch: BranchName, work: impl AsyncFnOnce(&Self, Also) -> Result<T>, moved: impl Fn(&T) -> bool) -> Result<T> {
         let _alone = self.alone(&branch).await?;
         let paused = self.pause(&branch).await?;
-        if paused.is_some() {
-            request.metadata_writes.push(settle_marker(branch.id));
-        }
-        let merged = self.0.context.repository.merge(&branch.name, request).await.map_err(|error| Error::below("merging", error));
+        let writes = paused.iter().map(|_| settle_marker(branch.id)).collect();
+        let guard = branch.is_served().then(|| self.keeps_rows(&branch));
+        let done = work(self, Also { writes, guard }).await;
         self.0.context.crash.reach(CrashPoint::Merged);
-        let published = self.end_barrier(&branch, paused, matches!(merged, Ok(Merge::FastForward { .. }))).await;
-        merged.and_then(|merged| published.map(|()| merged))
+        let published = self.end_barrier(&branch, paused, done.as_ref().is_ok_and(moved)).await;
+        done.and_then(|done| published.map(|()| done))
+    }
+
+    fn keeps_rows(&self, branch: &BranchName) -> Arc<dyn HeadGuard> {
+        let context = &self.0.context;
+        Arc::new(KeepsRows { branch: branch.id, repository: Arc::clone(&context.repository), online: Arc::clone(&context.online) })
     }
 
     async fn pause(&self, branch: &BranchName) -> Result<Option<Paused>> {

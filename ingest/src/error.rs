@@ -134,6 +134,18 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// Pushed rows that a reset would have consumed again are gone from the log.
+    #[error(
+        "branch {branch:?} cannot be rewound to position {next}: its log begins at {first}, what lies before was committed and cut off; reset it without rewinding its offsets"
+    )]
+    Rewind {
+        /// The branch.
+        branch: String,
+        /// The position to go back to.
+        next: u64,
+        /// The first position that the log holds.
+        first: u64,
+    },
     /// What was waited for did not come in time.
     #[error("{what} within {waited_ms} ms: {advice}")]
     TimedOut {
@@ -199,7 +211,7 @@ impl Kinded for Error {
             Self::Io { .. } => ErrorKind::Unavailable,
             Self::Full { .. } | Self::TooLarge { .. } => ErrorKind::Exhausted,
             Self::LogDamaged { .. } | Self::LogNewer { .. } | Self::LogForeign { .. } | Self::NotInLog { .. } => ErrorKind::FailedPrecondition,
-            Self::Malformed { .. } | Self::Unservable { .. } => ErrorKind::FailedPrecondition,
+            Self::Malformed { .. } | Self::Unservable { .. } | Self::Rewind { .. } => ErrorKind::FailedPrecondition,
             Self::KeyReused { .. } | Self::Overtaken => ErrorKind::Conflict,
             Self::Registry(error) => error.kind(),
             Self::Payload { .. } | Self::File { .. } | Self::Invalid { .. } => ErrorKind::InvalidArgument,

@@ -18,7 +18,8 @@
 //! A generation without a commit is one that was never filled, or whose store was lost: it is filled from all of history, and until then lookups are told
 //! that it is unavailable, never that a key is not found.
 //!
-//! **Refused**: a head move that took rows away from a served table; no verb of this version makes one.
+//! **Refused**: a head move that took rows away from a served table. Every move through [`crate::Ingest`] is judged by
+//! [`crate::merge::KeepsRows`] before it is made, inside the committer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -37,7 +38,7 @@ use crate::{Error, Result};
 /// The branch that is served online.
 pub const SERVED_BRANCH: &str = "main";
 
-const GENERATIONS: &str = "ingest.generation";
+pub(crate) const GENERATIONS: &str = "ingest.generation";
 const LAYOUTS: &str = "ingest.layout";
 const GENERATION_MARK: &str = "generation";
 

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
 //! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
-//! [`quarantine`], [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) and [`dataset`] (a join of a commit, with its digest).
+//! [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) and [`dataset`] (a join of a commit, with its digest).
 
 pub mod storage;
 
@@ -26,6 +26,8 @@ pub mod quarantine;
 
 pub mod catalog;
 
+mod merge;
+
 pub mod join;
 
 pub mod dataset;
@@ -36,6 +38,7 @@ pub use append::{Append, Appended, AppendedTable, TableRows};
 pub use catalog::{RefCatalog, SOURCE_MARK};
 pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
+pub use merge::TableResolver;
 pub use metadata::TableState;
 pub use owner::{SnapshotOwner, TableOwner, table_owners};
 pub use quarantine::quarantine_shape;

@@ -30,6 +30,8 @@ pub struct Config {
     pub repositories: Vec<String>,
     /// How long a shutdown waits for requests under way.
     pub drain: Span,
+    /// Where branches, tags and all else that is mutable lie.
+    pub metadata: MetadataConfig,
     /// How rows become commits.
     pub ingest: IngestConfig,
     /// The online store.
@@ -40,6 +42,40 @@ pub struct Config {
     pub log: LogConfig,
     /// Whether the server ends with its last user.
     pub private: PrivateConfig,
+}
+
+/// Where branches, tags and all else that is mutable lie.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetadataConfig {
+    /// `sqlite`, or the URL of a Postgres database.
+    pub store: MetadataLocation,
+    /// How long a server that shares the database may show no life before another commits in its place.
+    pub lease_ttl: Span,
+}
+
+/// `sqlite`, a file in the data folder, or a `postgres://` URL. Its `Debug` does not show the URL, which may hold a password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MetadataLocation(String);
+
+impl MetadataLocation {
+    /// The URL, where it is Postgres.
+    pub fn postgres(&self) -> Option<&str> {
+        (self.0 != Self::SQLITE).then_some(&*self.0)
+    }
+
+    const SQLITE: &str = "sqlite";
+
+    fn is_known(&self) -> bool {
+        self.0 == Self::SQLITE || ["postgres://", "postgresql://"].iter().any(|scheme| self.0.starts_with(scheme))
+    }
+}
+
+impl std::fmt::Debug for MetadataLocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.postgres().is_some() { "postgres://…" } else { Self::SQLITE })
+    }
 }
 
 /// How rows become commits.
@@ -115,12 +151,19 @@ impl Default for Config {
             data: PathBuf::from("anabranch-data"),
             repositories: vec!["default".to_owned()],
             drain: Span::seconds(20),
+            metadata: MetadataConfig::default(),
             ingest: IngestConfig::default(),
             online: OnlineConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
             private: PrivateConfig::default(),
         }
+    }
+}
+
+impl Default for MetadataConfig {
+    fn default() -> Self {
+        Self { store: MetadataLocation(MetadataLocation::SQLITE.to_owned()), lease_ttl: Span::seconds(3) }
     }
 }
 
@@ -218,6 +261,12 @@ impl Config {
         }
         if self.limits.push_bytes > 1 << 30 {
             return refuse("limits.push_bytes", "is over 1 GiB: use bulk ingest for more");
+        }
+        if !self.metadata.store.is_known() {
+            return refuse("metadata.store", "is neither \"sqlite\" nor a URL such as postgres://user:password@host:5432/database");
+        }
+        if !(Span::seconds(1)..=Span::seconds(300)).contains(&self.metadata.lease_ttl) {
+            return refuse("metadata.lease_ttl", "is not between 1s and 5m");
         }
         if self.ingest.commit_every <= Span::default() {
             return refuse("ingest.commit_every", "is zero: give a span such as 2s");
@@ -327,7 +376,18 @@ mod tests {
         assert!(said(Config::load(None, [], &env(&[("listen", "0.0.0.0:7420")]))).contains("until authentication comes"));
         assert!(said(Config::load(None, [], &env(&[("log.level", "anabranch=loud")]))).contains("log.level"));
         assert!(said(Config::load(None, [], &env(&[("ingest.commit_every", "soon")]))).contains("soon"));
+        let odd = said(Config::load(None, [], &env(&[("metadata.store", "mysql://ada:secret@h/db")])));
+        assert!(odd.contains("metadata.store") && odd.contains("postgres://") && !odd.contains("secret"), "{odd}");
+        assert!(said(Config::load(None, [], &env(&[("metadata.lease_ttl", "1h")]))).contains("metadata.lease_ttl"));
         assert!(said(Config::load(Some(&folder.path().join("none.toml")), [], &[])).contains("none.toml"));
+    }
+
+    #[test]
+    fn the_password_of_the_metadata_database_is_not_shown() {
+        let url = "postgres://ada:secret@h/db";
+        let config = Config::load(None, env(&[("ANABRANCH_METADATA_STORE", url)]), &[]).unwrap();
+        assert_eq!(config.metadata.store.postgres(), Some(url));
+        assert!(!format!("{config:?}").contains("secret") && Config::default().metadata.store.postgres().is_none());
     }
 
     #[test]

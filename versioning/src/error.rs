@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anabranch_core::{ErrorKind, Kinded};
 
-use crate::{CommitId, Key};
+use crate::{CommitId, Conflict, Key};
 
 /// The result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,6 +59,12 @@ pub enum Error {
     /// The content of a commit was released, as its branch's history asks.
     #[error("commit {0} has expired: its content was released by the history of its branch")]
     Expired(CommitId),
+    /// A branch has gone another way than an archive's.
+    #[error("branch {into:?} has gone another way than the archive's: import it under a prefix and merge, or force it")]
+    ImportDiverged {
+        /// The branch.
+        into: String,
+    },
     /// An archive cannot be brought into this repository.
     #[error("the archive cannot be imported: {0}")]
     Import(String),
@@ -108,10 +114,22 @@ pub enum Error {
         /// The branch.
         branch: String,
     },
-    /// The histories went apart, so the head cannot simply be moved forward.
-    #[error("{into:?} and {source_ref:?} have diverged, so {into:?} cannot be moved forward: make the changes again on {into:?}")]
-    Diverged {
-        /// The branch to be moved.
+    /// Both sides changed the same, or what they changed does not fit together; nothing was changed.
+    #[error("{source_ref} and {into:?} conflict in {total} keys, among them {}: change one side, or choose one by a strategy", named(conflicts))]
+    Conflicts {
+        /// The branch.
+        into: String,
+        /// What was to be brought in.
+        source_ref: String,
+        /// The conflicts in the order of keys, at most [`crate::MAX_CONFLICTS`].
+        conflicts: Arc<[Conflict]>,
+        /// How many there are.
+        total: u64,
+    },
+    /// Two histories have no commit in common.
+    #[error("{source_ref} and {into:?} have no commit in common, so there is nothing to compare them with: they cannot be merged")]
+    Unrelated {
+        /// The branch.
         into: String,
         /// What was to be merged.
         source_ref: String,
@@ -122,7 +140,7 @@ pub enum Error {
         /// The branch.
         branch: String,
     },
-    /// A branch may not be deleted.
+    /// A branch may be neither deleted nor reset.
     #[error("branch {0:?} is protected")]
     Protected(String),
     /// The database was written by a newer version.
@@ -186,9 +204,10 @@ impl Kinded for Error {
             | Self::ReadConflict { .. }
             | Self::Stale { .. }
             | Self::HeadMoved { .. }
-            | Self::Diverged { .. } => ErrorKind::Conflict,
+            | Self::ImportDiverged { .. }
+            | Self::Conflicts { .. } => ErrorKind::Conflict,
             Self::Expired(_) | Self::Import(_) => ErrorKind::FailedPrecondition,
-            Self::NothingChanged { .. } | Self::Protected(_) | Self::NewerSchema { .. } => ErrorKind::FailedPrecondition,
+            Self::NothingChanged { .. } | Self::Unrelated { .. } | Self::Protected(_) | Self::NewerSchema { .. } => ErrorKind::FailedPrecondition,
             Self::Refused { kind, .. } => *kind,
             Self::Full { .. } => ErrorKind::Exhausted,
             Self::Unavailable { .. } | Self::OutcomeUnknown { .. } | Self::Closing => ErrorKind::Unavailable,
@@ -213,6 +232,12 @@ impl Error {
         let source: Cause = Arc::new(source);
         if full { Self::Full { what, source } } else { Self::Unavailable { what, source } }
     }
+}
+
+/// The first conflicts, each with its reason.
+fn named(conflicts: &[Conflict]) -> String {
+    let named: Vec<_> = conflicts.iter().take(3).map(|conflict| format!("{} ({})", conflict.key, conflict.reason)).collect();
+    named.join(", ")
 }
 
 /// Whether somewhere beneath lies a full disk, a spent quota or a full database.

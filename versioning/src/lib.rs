@@ -13,6 +13,7 @@ pub mod files;
 mod fsck;
 mod hash;
 mod key;
+mod merge;
 mod metadata;
 mod objects;
 mod owner;
@@ -34,13 +35,17 @@ pub use files::{FileHandle, Files, RealFiles};
 pub use fsck::{Counts, Damage, Finding, FsckOptions, FsckReport, NAMED_BY_FINDING, Place, Surplus, Verified, fsck, verify_commits};
 pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
+pub use merge::{
+    ChooseSide, Conflict, HeadChange, HeadGuard, MAX_CONFLICTS, Merge, MergeRequest, Operation, Preview, PreviewOutcome, ReplayRequest, Reset,
+    ResetRequest, Resolution, Resolver, Sides, Strategy, Triple, Union,
+};
 pub use metadata::{
     BranchInfo, Fence, HeadMove, HeadStep, LeaseState, Location, MemoryMetadata, MetadataDump, MetadataStore, MetadataWrite, PackSummary,
-    Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
+    PostgresMetadata, Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use owner::{EntryOwner, FileRef, Named};
 pub use pack::{EntryKind, IndexEntry, PackIndex};
 pub use refs::{MIN_HASH_DIGITS, RefBase, RefSpec, RefStep, check_ref_name};
-pub use repository::{CommitInfo, LeaseOptions, LogPage, MapView, Merge, MergeRequest, Released, Repository, RepositoryOptions, Resolved};
+pub use repository::{CommitInfo, LeaseOptions, LogCursor, LogPage, LogQuery, MapView, Released, Repository, RepositoryOptions, Resolved};
 pub use transfer::{ArchiveInfo, ExportRequest, Exported, ImportRequest, Imported, RefOutcome, export, import, read_archive_info};

@@ -1,10 +1,12 @@
 //! What is mutable: branch heads and their reflog, tags, id marks, epochs, small values, and the index that says which pack holds which node.
 //!
-//! [`MetadataStore`] is the contract; [`MemoryMetadata`] and [`SqliteMetadata`] keep it, and [`crate::testkit::metadata_laws`] is run on each. A store
-//! holds one repository. A database of a newer schema is refused.
+//! [`MetadataStore`] is the contract; [`MemoryMetadata`], [`SqliteMetadata`] and [`PostgresMetadata`] keep it, and
+//! [`crate::testkit::metadata_laws`] is run on each. A store holds one repository. A database of a newer schema is refused, an older one is migrated.
 
 mod lease;
 mod memory;
+mod postgres;
+mod sql;
 mod sqlite;
 
 use std::collections::BTreeMap;
@@ -15,8 +17,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub(crate) use lease::branch_lease;
+use lease::check_holder;
 pub use lease::{Fence, LeaseState};
 pub use memory::MemoryMetadata;
+pub use postgres::PostgresMetadata;
 pub use sqlite::SqliteMetadata;
 
 use crate::{CommitId, PackId, PackIndex, Result};

@@ -8,8 +8,11 @@ mod committer;
 mod draft;
 mod history;
 mod lease;
+mod merge;
 mod names;
 pub(crate) mod release;
+mod replay;
+mod reset;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -22,6 +25,7 @@ use anabranch_core::{Clock, Ids};
 use bytes::Bytes;
 use object_store::ObjectStore;
 
+pub use history::{LogCursor, LogPage, LogQuery};
 pub use lease::LeaseOptions;
 pub use release::Released;
 pub use view::MapView;
@@ -29,10 +33,11 @@ pub use view::MapView;
 use crate::metadata::check_writes;
 use crate::store::Store;
 use crate::{
-    BranchInfo, Commit, CommitId, CommitRequest, Committed, Difference, Digest, Entry, Key, MapReader, MetadataStore, MetadataWrite, Page,
-    Publication, RefSpec, Result, Scan, tree,
+    BranchInfo, Commit, CommitId, CommitRequest, Committed, Difference, Digest, Entry, Key, KeyKind, MapReader, MetadataStore, Page, Publication,
+    Resolver, Result, Scan, Union, tree,
 };
 use committer::{Committers, Job};
+use merge::Resolvers;
 
 /// The branch that every repository has.
 const MAIN: &str = "main";
@@ -46,13 +51,17 @@ pub struct RepositoryOptions {
     pub cache_bytes: u64,
     /// The most commits that go out as one pack and one transaction.
     pub group_limit: usize,
+    /// Who decides the merges of which kinds; see [`Resolver`].
+    pub resolvers: Vec<Arc<dyn Resolver>>,
     /// Where several servers share the repository: how a committer takes turns with the others'. Without it this process must be the only one that commits.
     pub lease: Option<LeaseOptions>,
 }
 
 impl Default for RepositoryOptions {
     fn default() -> Self {
-        Self { name: "default".to_owned(), cache_bytes: 64 << 20, group_limit: 256, lease: None }
+        // What is named by the hash of what was read speaks for whatever commit that hash is true of.
+        let resolvers: Vec<Arc<dyn Resolver>> = vec![Arc::new(Union::of([KeyKind::Evidence]))];
+        Self { name: "default".to_owned(), cache_bytes: 64 << 20, group_limit: 256, resolvers, lease: None }
     }
 }
 
@@ -74,52 +83,6 @@ pub struct CommitInfo {
     pub commit: Arc<Commit>,
 }
 
-/// A part of the history by first parents, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogPage {
-    /// The commits.
-    pub commits: Vec<CommitInfo>,
-    /// Where the next part begins.
-    pub next: Option<CommitId>,
-}
-
-/// A head to be moved forward to what another ref has.
-#[derive(Debug, Clone)]
-pub struct MergeRequest {
-    /// What is merged.
-    pub source: RefSpec,
-    /// Who does it.
-    pub author: String,
-    /// Made in the head's own transaction, also when the head is up to date.
-    pub metadata_writes: Vec<MetadataWrite>,
-}
-
-/// What a merge did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Merge {
-    /// The head has all of the source already.
-    UpToDate {
-        /// The head.
-        head: CommitId,
-    },
-    /// The head was moved forward.
-    FastForward {
-        /// From here.
-        from: CommitId,
-        /// To here.
-        to: CommitId,
-    },
-}
-
-/// A merge whose source is resolved.
-#[derive(Debug)]
-struct MergeJob {
-    source: CommitId,
-    source_text: String,
-    author: String,
-    metadata_writes: Vec<MetadataWrite>,
-}
-
 /// The versioned map with its branches and history.
 #[derive(Debug)]
 pub struct Repository {
@@ -127,6 +90,7 @@ pub struct Repository {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     committers: Committers,
+    resolvers: Arc<Resolvers>,
     /// Whether any root was ever released; only then is looked for it.
     releases: AtomicBool,
 }
@@ -153,9 +117,11 @@ impl Repository {
             // If another server was faster, its commit is the first and ours is garbage.
             store.metadata.create_branch(MAIN, &head, clock.now(), "anabranch").await?;
         }
-        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit);
+        let resolvers = Arc::new(Resolvers::new(&options.resolvers));
+        let lease = options.lease.map(|lease| lease.of_this_instance(ids.as_ref()));
+        let committers = Committers::new(store.clone(), clock.clone(), options.group_limit, lease);
         let releases = AtomicBool::new(release::any_released(store.metadata.as_ref()).await?);
-        Ok(Arc::new(Self { name: options.name, store, clock, committers, releases }))
+        Ok(Arc::new(Self { name: options.name, store, clock, committers, resolvers, releases }))
     }
 
     /// What it is called.
@@ -219,19 +185,6 @@ impl Repository {
         self.branch(branch).await?;
         check_writes(&request.metadata_writes)?;
         self.committers.ask(branch, |answer| Job::Commit(Box::new(request), answer)).await
-    }
-
-    /// Moves the head of a branch forward to what another ref has.
-    ///
-    /// # Errors
-    /// [`Diverged`](crate::Error::Diverged) if the head has commits that the source lacks and the other way round; otherwise as
-    /// [`Repository::commit`] and [`Repository::resolve`].
-    pub async fn merge(&self, into: &str, request: MergeRequest) -> Result<Merge> {
-        self.branch(into).await?;
-        let MergeRequest { source, author, metadata_writes } = request;
-        check_writes(&metadata_writes)?;
-        let job = MergeJob { source: self.resolve(&source).await?.commit, source_text: source.to_string(), author, metadata_writes };
-        self.committers.ask(into, |answer| Job::Merge(job, answer)).await
     }
 
     /// Stores a small file (at most 64 MiB) under the hash of its content, durably.

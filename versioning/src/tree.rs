@@ -11,6 +11,7 @@ mod apply;
 mod chunker;
 mod cursor;
 mod diff;
+mod merge;
 mod node;
 mod scan;
 #[cfg(test)]
@@ -22,9 +23,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub(crate) use apply::{Edits, apply, empty};
+pub(crate) use apply::{Applied, Edits, apply, empty};
 use cursor::Range;
 pub(crate) use diff::diff;
+pub(crate) use merge::triples;
 #[cfg(test)]
 pub(crate) use node::{Child, NodeBuilder, Payload};
 pub(crate) use node::{MAX_NODE_BYTES, Node, check_entry};

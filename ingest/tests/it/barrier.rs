@@ -7,7 +7,7 @@ use anabranch_versioning::{Merge, MergeRequest, RefSpec};
 use crate::world::{LONG, Parts, World, definitions, rows, weather};
 
 fn merge(source: &str) -> MergeRequest {
-    MergeRequest { source: RefSpec::branch(source), author: "ada".to_owned(), metadata_writes: Vec::new() }
+    MergeRequest::new(RefSpec::branch(source), "ada")
 }
 
 #[tokio::test]

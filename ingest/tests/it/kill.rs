@@ -23,7 +23,7 @@ use anabranch_core::RandomIds;
 use anabranch_core::ids::Ids;
 use anabranch_ingest::{CrashPoint, CrashPoints};
 use anabranch_offline_store::{Namespace, ScanRequest, TableName, quarantine_shape};
-use anabranch_versioning::{MergeRequest, RefSpec};
+use anabranch_versioning::{LogQuery, MergeRequest, RefSpec};
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
 
@@ -171,7 +171,7 @@ async fn child(folder: &Path, plan: Plan) {
     let ledger = Arc::new(Ledger::open(folder));
     let crash = Arc::new(KillAt { point: plan.point, left: AtomicI64::new(plan.nth) });
     let world = Arc::new(World::open(Parts { crash, ..Parts::in_folder(folder).await }).await);
-    if world.repository.log(&world.head().await, 2).await.unwrap().commits.len() < 2 {
+    if world.repository.log(&LogQuery::new(world.head().await, 2)).await.unwrap().commits.len() < 2 {
         world.apply(definitions(60)).await.unwrap();
     }
     let ids = Arc::new(AtomicU64::new(plan.child * 1_000_000_000));
@@ -245,7 +245,7 @@ async fn merge(world: Arc<World>, ledger: Arc<Ledger>, child: u64, ids: Arc<Atom
         world.repository.create_branch(&branch, &RefSpec::branch("main"), "ada").await.unwrap();
         world.apply_on(&branch, definitions(60 + 20 * (round as i64 % 2))).await.unwrap();
         load_one(&world, &ledger, &branch, child + round).await;
-        let request = MergeRequest { source: RefSpec::branch(&branch), author: "ada".into(), metadata_writes: Vec::new() };
+        let request = MergeRequest::new(RefSpec::branch(&branch), "ada");
         world.ingest.merge("main", request).await.unwrap();
     }
 }

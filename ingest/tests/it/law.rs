@@ -73,7 +73,7 @@ async fn run(steps: Vec<Step>, wal: &std::path::Path) {
                     world.apply_on(&name, definitions(file * 17)).await.unwrap();
                 }
                 load(&world, &name, "f.csv", crate::load::csv(file * 10..file * 10 + 7, 55.0)).await.unwrap();
-                let request = MergeRequest { source: RefSpec::branch(&name), author: "ada".into(), metadata_writes: Vec::new() };
+                let request = MergeRequest::new(RefSpec::branch(&name), "ada");
                 world.ingest.merge("main", request).await.unwrap();
             }
             Step::Apply(max) => drop(world.apply(definitions(max)).await.unwrap()),

@@ -67,7 +67,7 @@ async fn a_large_file_is_committed_in_parts_and_one_that_is_damaged_not_at_all()
     assert_eq!(world.head().await, before, "nothing of it is in");
     let loaded = load(&world, "main", "good.csv", csv(0..200, 1.0)).await.unwrap();
     assert_eq!(loaded.rows, 200);
-    assert!(world.repository.log(&loaded.commit, 100).await.unwrap().commits.len() > 4, "in parts");
+    assert!(world.repository.log(&anabranch_versioning::LogQuery::new(loaded.commit, 100)).await.unwrap().commits.len() > 4, "in parts");
     world.check_law().await;
     world.check_positions().await;
     assert_eq!(world.offline_ids("weather").await, (0..200).collect::<Vec<_>>());
@@ -91,7 +91,7 @@ async fn a_file_loaded_on_a_branch_is_in_after_the_merge() {
     world.repository.create_branch("fix", &RefSpec::branch("main"), "ada").await.unwrap();
     load(&world, "fix", "w.csv", csv(0..20, 1.0)).await.unwrap();
     assert!(world.offline_ids("weather").await.is_empty());
-    let request = anabranch_versioning::MergeRequest { source: RefSpec::branch("fix"), author: "ada".into(), metadata_writes: Vec::new() };
+    let request = anabranch_versioning::MergeRequest::new(RefSpec::branch("fix"), "ada");
     world.ingest.merge("main", request).await.unwrap();
     let again = load(&world, "main", "w.csv", csv(0..20, 1.0)).await.unwrap();
     assert_eq!((again.rows, again.duplicates), (0, 20));

@@ -6,6 +6,7 @@ mod barrier;
 mod kill;
 mod law;
 mod load;
+mod moves;
 mod power;
 mod push;
 mod trouble;

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use anabranch_core::definition::{Check, Definition, Entity, FeatureView, Rule};
 use anabranch_core::{Clock, EntityKey, Ids, RandomIds, Scalar, Span, SystemClock, Timestamp};
-use anabranch_ingest::{CrashPoints, Ingest, IngestConfig, IngestParts, NoCrash, PayloadFormat, Push, Pushed, RecordKind, Result, Visibility};
-use anabranch_offline_store::{Locations, Namespace, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, quarantine_shape};
+use anabranch_ingest::{
+    CrashPoints, Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver, PayloadFormat, Push, Pushed, RecordKind, Result, Visibility,
+};
+use anabranch_offline_store::{Locations, Namespace, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, TableResolver, quarantine_shape};
 use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore, OnlineStoreExt, PackedRow, rows_of};
-use anabranch_registry::{Applied, ApplyRequest};
-use anabranch_versioning::{CommitId, Files, MetadataStore, RealFiles, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects};
+use anabranch_registry::{Applied, ApplyRequest, FeatureResolver};
+use anabranch_versioning::{
+    CommitId, Files, MetadataStore, RealFiles, RefSpec, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects,
+};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
@@ -76,6 +80,14 @@ impl Parts {
     }
 }
 
+/// As a server opens a repository.
+fn options() -> RepositoryOptions {
+    let mut options = RepositoryOptions::default();
+    let resolvers: [Arc<dyn Resolver>; 3] = [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)];
+    options.resolvers.extend(resolvers);
+    options
+}
+
 /// Small segments and an eager worker, so that a short test sees many of everything.
 pub(crate) fn quick() -> IngestConfig {
     let mut config = IngestConfig { commit_every: Span(20_000), commit_rows: 64, retry_every: Span(100_000), ..IngestConfig::default() };
@@ -99,13 +111,7 @@ impl World {
 
     pub(crate) async fn try_open(parts: Parts) -> Result<Self> {
         let (clock, ids) = (Arc::clone(&parts.clock), Arc::clone(&parts.ids));
-        let opened = Repository::open(
-            Arc::clone(&parts.metadata),
-            Arc::clone(&parts.objects),
-            Arc::clone(&clock),
-            Arc::clone(&ids),
-            RepositoryOptions::default(),
-        );
+        let opened = Repository::open(Arc::clone(&parts.metadata), Arc::clone(&parts.objects), Arc::clone(&clock), Arc::clone(&ids), options());
         let repository = opened.await.unwrap();
         let options = OfflineStoreOptions::default();
         let offline = OfflineStore::new(Arc::clone(&repository), Arc::clone(&parts.objects), parts.locations.clone(), clock, ids, options);

@@ -71,10 +71,11 @@ impl Scope {
         }
         let branch = self.branch().await?;
         let source = source.parse::<RefSpec>()?;
-        let request = MergeRequest { source, author: Self::author(author), metadata_writes: Vec::new() };
+        let request = MergeRequest::new(source, Self::author(author));
         Ok(match self.repo.ingest.merge(&branch.name, request).await? {
             Merge::UpToDate { head } => Merged { commit: head, outcome: "up_to_date" },
             Merge::FastForward { to, .. } => Merged { commit: to, outcome: "fast_forward" },
+            Merge::Merged { to, .. } => Merged { commit: to, outcome: "merged" },
         })
     }
 

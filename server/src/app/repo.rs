@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::definition::Definitions;
-use anabranch_core::{Clock, RandomIds, Span};
+use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
-use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash};
-use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions};
+use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
+use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
 use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore};
-use anabranch_versioning::{CommitId, RealFiles, Repository, RepositoryOptions, SqliteMetadata, local_objects_on};
+use anabranch_registry::FeatureResolver;
+use anabranch_versioning::{
+    CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on,
+};
 
 use super::definitions::DefinitionsCache;
 use super::online::Lookups;
@@ -38,9 +41,10 @@ impl Repo {
     pub(crate) async fn open(name: &str, folder: &RepositoryFolder, config: &Config, clock: Arc<dyn Clock>) -> Result<Self> {
         let ids = Arc::new(RandomIds::from_os());
         let files = Arc::new(RealFiles);
-        let metadata = Arc::new(SqliteMetadata::open(&folder.metadata, ids.as_ref()).await?);
+        let (metadata, lease) = metadata(name, folder, config, ids.as_ref()).await?;
         let objects = local_objects_on(files.clone(), &folder.objects)?;
-        let options = RepositoryOptions { name: name.to_owned(), ..RepositoryOptions::default() };
+        let mut options = RepositoryOptions { name: name.to_owned(), lease, ..RepositoryOptions::default() };
+        options.resolvers.extend(resolvers());
         let versions = Repository::open(metadata, Arc::clone(&objects), Arc::clone(&clock), ids.clone(), options).await?;
         let locations = Locations::local(&folder.objects)?;
         let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
@@ -81,6 +85,22 @@ impl Repo {
             tracing::warn!(%error, repository = self.name, "the online store was not synced; it is refilled from history");
         }
     }
+}
+
+/// What is mutable of a repository, and how its servers take turns where there may be several.
+async fn metadata(name: &str, folder: &RepositoryFolder, config: &Config, ids: &dyn Ids) -> Result<(Arc<dyn MetadataStore>, Option<LeaseOptions>)> {
+    let Some(url) = config.metadata.store.postgres() else {
+        return Ok((Arc::new(SqliteMetadata::open(&folder.metadata, ids).await?), None));
+    };
+    let store = PostgresMetadata::open(url, &format!("anabranch_{name}"), ids).await?;
+    let holder = format!("pid {} on {}", std::process::id(), folder.objects.display());
+    let ttl = Duration::from_micros(config.metadata.lease_ttl.micros().unsigned_abs());
+    Ok((Arc::new(store), Some(LeaseOptions { holder, ttl })))
+}
+
+/// Who decides merges, by the kind of key that they own.
+fn resolvers() -> [Arc<dyn Resolver>; 3] {
+    [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)]
 }
 
 fn ingest_config(config: &Config) -> IngestConfig {

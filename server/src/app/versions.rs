@@ -1,7 +1,7 @@
 //! Branches, tags, history and differences.
 
 use anabranch_core::definition::Definition;
-use anabranch_versioning::{BranchInfo, CommitId, CommitInfo, Difference, KeyKind, LogPage, MAX_PAGE, RefSpec, Resolved, Scan, TagInfo};
+use anabranch_versioning::{BranchInfo, CommitId, CommitInfo, Difference, KeyKind, LogPage, LogQuery, MAX_PAGE, RefSpec, Resolved, Scan, TagInfo};
 use serde_json::Value as Json;
 
 use super::Scope;
@@ -56,7 +56,7 @@ impl Scope {
     /// History from the scope's ref on, newest first.
     pub(crate) async fn log(&self, limit: u32) -> Result<LogPage> {
         let resolved = self.resolve().await?;
-        Ok(self.repo.versions.log(&resolved.commit, limited(limit, DEFAULT_LOG)).await?)
+        Ok(self.repo.versions.log(&LogQuery::new(resolved.commit, limited(limit, DEFAULT_LOG))).await?)
     }
 
     /// Branches whose name begins with `prefix`.

@@ -80,6 +80,14 @@ impl LeaseState {
     }
 }
 
+/// Those waiting are kept a line each.
+pub(super) fn check_holder(holder: &str) -> crate::Result<()> {
+    match holder.is_empty() || holder.contains(char::is_control) {
+        true => Err(crate::Error::invalid("lease", "the name of its holder is empty or has control characters")),
+        false => Ok(()),
+    }
+}
+
 /// The lease under which a branch is committed to.
 pub(crate) fn branch_lease(branch: anabranch_core::BranchId) -> String {
     format!("branch/{branch}")

@@ -269,6 +269,7 @@ impl MetadataStore for MemoryMetadata {
     }
 
     async fn take_lease(&self, name: &str, holder: &str, dead: Option<(u64, u64)>) -> Result<LeaseState> {
+        super::check_holder(holder)?;
         let mut state = self.state();
         let lease = state.leases.entry(name.to_owned()).or_default();
         lease.take(holder, dead);
@@ -307,7 +308,7 @@ impl MetadataStore for MemoryMetadata {
             let (pack, entry) = offered[&hash];
             state.index.insert(hash, (entry.kind, Location { pack, offset: entry.offset, len: entry.len }));
         }
-        old.iter().for_each(|pack| drop(state.packs.remove(&pack.0)));
+        state.packs.retain(|pack, _| !old.iter().any(|old| old.0 == *pack));
         new.iter().for_each(|pack| state.index(pack));
         Ok(true)
     }

@@ -8,7 +8,9 @@
 //! 4. one metadata transaction: the head from old to new by compare-and-set, a reflog entry for each commit, the pack's index, the metadata writes;
 //! 5. answer.
 //!
-//! If the head was not where step 1 saw it (another server), the group starts again, at most [`MAX_ATTEMPTS`] times. Requests that arrive meanwhile wait and
+//! With several servers a committer commits only while it holds the branch's lease ([`super::lease`]), and step 4 is refused under an old token.
+//!
+//! If the head was not where step 1 saw it, or the lease was lost, the group starts again, at most [`MAX_ATTEMPTS`] times. Requests that arrive meanwhile wait and
 //! form the next group, so that groups grow with the load.
 //!
 //! What a crash or a failure leaves, and the test in `tests.rs` that shows it:
@@ -32,7 +34,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::draft::{Draft, Finished};
-use super::{Merge, MergeJob};
+use super::lease::{LINGER, LeaseOptions, Turns};
+use super::merge::{MoveJob, Moved};
 use crate::store::Store;
 use crate::{CommitId, CommitRequest, Committed, Error, Publication, Result};
 
@@ -44,14 +47,14 @@ const REFLOG_LOOK: usize = 1024;
 /// A request and where its answer goes.
 pub(super) enum Job {
     Commit(Box<CommitRequest>, oneshot::Sender<Result<Committed>>),
-    Merge(MergeJob, oneshot::Sender<Result<Merge>>),
+    Move(Box<MoveJob>, oneshot::Sender<Result<Moved>>),
 }
 
 impl Job {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Commit(_, answer) => answer.is_closed(),
-            Self::Merge(_, answer) => answer.is_closed(),
+            Self::Move(_, answer) => answer.is_closed(),
         }
     }
 
@@ -59,10 +62,10 @@ impl Job {
         // A caller that gave up has no use for the answer.
         match (self, outcome) {
             (Self::Commit(_, answer), Ok(Outcome::Committed(committed))) => drop(answer.send(Ok(committed))),
-            (Self::Merge(_, answer), Ok(Outcome::Merged(merge))) => drop(answer.send(Ok(merge))),
+            (Self::Move(_, answer), Ok(Outcome::Moved(moved))) => drop(answer.send(Ok(moved))),
             (Self::Commit(_, answer), Err(error)) => drop(answer.send(Err(error))),
-            (Self::Merge(_, answer), Err(error)) => drop(answer.send(Err(error))),
-            (Self::Commit(..), Ok(Outcome::Merged(_))) | (Self::Merge(..), Ok(Outcome::Committed(_))) => {}
+            (Self::Move(_, answer), Err(error)) => drop(answer.send(Err(error))),
+            (Self::Commit(..), Ok(Outcome::Moved(_))) | (Self::Move(..), Ok(Outcome::Committed(_))) => {}
         }
     }
 }
@@ -70,7 +73,7 @@ impl Job {
 #[derive(Clone, Copy)]
 enum Outcome {
     Committed(Committed),
-    Merged(Merge),
+    Moved(Moved),
 }
 
 /// The committers of all branches that were written to.
@@ -79,6 +82,7 @@ pub(super) struct Committers {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     group_limit: usize,
+    lease: Option<LeaseOptions>,
     running: Mutex<Running>,
 }
 
@@ -89,8 +93,8 @@ struct Running {
 }
 
 impl Committers {
-    pub(super) fn new(store: Arc<Store>, clock: Arc<dyn Clock>, group_limit: usize) -> Self {
-        Self { store, clock, group_limit: group_limit.max(1), running: Mutex::default() }
+    pub(super) fn new(store: Arc<Store>, clock: Arc<dyn Clock>, group_limit: usize, lease: Option<LeaseOptions>) -> Self {
+        Self { store, clock, group_limit: group_limit.max(1), lease, running: Mutex::default() }
     }
 
     /// Queues a job with the branch's committer, starting it if need be, and waits for the answer.
@@ -130,13 +134,21 @@ impl Committers {
             return Ok(queue.clone());
         }
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer = Committer { branch: branch.to_owned(), store: self.store.clone(), clock: self.clock.clone(), group_limit: self.group_limit };
+        let turns = self.lease.clone().map(|options| Turns::new(self.store.metadata.clone(), options));
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let committer = Committer { branch: branch.to_owned(), store, clock, group_limit: self.group_limit, turns };
         running.branches.insert(branch.to_owned(), (queue.clone(), tokio::spawn(committer.run(jobs))));
         Ok(queue)
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends every committer where it stands, as a kill would.
+    #[cfg(test)]
+    pub(super) fn kill(&self) {
+        self.running().branches.drain().for_each(|(_, (_, task))| task.abort());
     }
 }
 
@@ -145,32 +157,81 @@ struct Committer {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     group_limit: usize,
+    turns: Option<Turns>,
 }
 
 impl Committer {
     /// Ends when nobody can queue any more and the queue is empty.
-    async fn run(self, mut jobs: mpsc::Receiver<Job>) {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::new();
-        while jobs.recv_many(&mut group, self.group_limit).await > 0 {
+        while self.receive(&mut jobs, &mut group).await {
+            let turn = self.take_turn().await;
+            // Taking turns may have lasted: what came meanwhile goes along.
+            while group.len() < self.group_limit
+                && let Ok(job) = jobs.try_recv()
+            {
+                group.push(job);
+            }
             group.retain(|job| !job.is_abandoned());
-            let outcomes = self.commit_group(&mut group).await;
+            let outcomes = match turn {
+                Ok(()) => self.commit_group(&mut group).await,
+                Err(error) => failures(&error, group.len()),
+            };
             for (job, outcome) in group.drain(..).zip(outcomes) {
                 job.answer(outcome);
             }
+            if let Some(turns) = &mut self.turns {
+                turns.pass_on().await;
+            }
+        }
+        if let Some(turns) = &mut self.turns {
+            turns.release().await;
+        }
+    }
+
+    /// Waits for jobs; answers `false` when there will be none.
+    async fn receive(&mut self, jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) -> bool {
+        if let Some(turns) = self.turns.as_mut().filter(|turns| turns.is_holding()) {
+            match tokio::time::timeout(LINGER, jobs.recv_many(group, self.group_limit)).await {
+                Ok(received) => return received > 0,
+                Err(_) => turns.release().await,
+            }
+        }
+        jobs.recv_many(group, self.group_limit).await > 0
+    }
+
+    /// Waits for the lease, where there is one.
+    async fn take_turn(&mut self) -> Result<()> {
+        match &mut self.turns {
+            Some(turns) => {
+                let branch = self.store.metadata.branch(&self.branch).await?.ok_or_else(|| Error::NoBranch(self.branch.clone()))?;
+                turns.take(branch.id).await
+            }
+            None => Ok(()),
         }
     }
 
     /// One outcome for each job.
-    async fn commit_group(&self, group: &mut [Job]) -> Vec<Result<Outcome>> {
-        let all = |error: Error, count: usize| (0..count).map(|_| Err(error.clone())).collect();
+    async fn commit_group(&mut self, group: &mut [Job]) -> Vec<Result<Outcome>> {
         for attempt in 1..=MAX_ATTEMPTS {
             match self.attempt(group).await {
                 Ok(Some(outcomes)) => return outcomes,
                 Ok(None) => tracing::debug!(branch = self.branch, attempt, "head moved under the committer"),
-                Err(error) => return all(error, group.len()),
+                Err(error) => return failures(&error, group.len()),
+            }
+            let looked = match &mut self.turns {
+                Some(turns) => turns.look().await,
+                None => Ok(()),
+            };
+            let turn = match looked {
+                Ok(()) => self.take_turn().await,
+                failed => failed,
+            };
+            if let Err(error) = turn {
+                return failures(&error, group.len());
             }
         }
-        all(Error::HeadMoved { branch: self.branch.clone() }, group.len())
+        failures(&Error::HeadMoved { branch: self.branch.clone() }, group.len())
     }
 
     /// `None` if the head moved meanwhile.
@@ -186,7 +247,7 @@ impl Committer {
             }
             outcomes.push(match job {
                 Job::Commit(request, _) => draft.commit(request).await.map(Outcome::Committed),
-                Job::Merge(merge, _) => draft.merge(merge).await.map(Outcome::Merged),
+                Job::Move(job, _) => draft.move_head(job).await.map(Outcome::Moved),
             });
         }
         if draft.is_empty() {
@@ -207,11 +268,14 @@ impl Committer {
     }
 
     async fn publish(&self, finished: Finished) -> Result<bool> {
-        let Finished { fresh, head, writes } = finished;
+        let Finished { fresh, mut head, writes } = finished;
+        // Postgres keeps no NUL in a text, and one author's must not fail the group; the commit has it as given.
+        head.steps.iter_mut().for_each(|step| step.author.retain(|c| c != '\0'));
         let pack = self.store.write_pack(&fresh).await?;
         let (commits, bytes) = (head.steps.len(), pack.as_ref().map_or(0, |pack| pack.bytes));
         let last = head.steps.last().map(|step| step.commit);
-        let (id, publication) = (head.branch, Publication { pack, head: Some(head), writes, fence: None });
+        let fence = self.turns.as_ref().and_then(Turns::fence);
+        let (id, publication) = (head.branch, Publication { pack, head: Some(head), writes, fence });
         let moved = match self.store.metadata.publish(&publication).await {
             Ok(moved) => moved,
             Err(error) => match last {
@@ -232,4 +296,9 @@ impl Committer {
         let log = self.store.metadata.reflog(branch, None, REFLOG_LOOK).await.map_err(unknown)?;
         Ok(log.iter().any(|entry| entry.new == commit))
     }
+}
+
+/// The same answer for every job.
+fn failures(error: &Error, count: usize) -> Vec<Result<Outcome>> {
+    (0..count).map(|_| Err(error.clone())).collect()
 }

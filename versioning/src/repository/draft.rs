@@ -9,28 +9,36 @@ use anabranch_core::{Clock, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::history::{CommitReader, is_ancestor};
+use super::history::CommitReader;
 use super::view::DraftView;
-use super::{Merge, MergeJob};
 use crate::store::{Fresh, Store};
-use crate::tree::{self, Edits, Node, NodeReader};
+use crate::tree::{self, Applied, Edits, Node, NodeReader};
 use crate::{
-    ApplyError, BranchInfo, Change, Commit, CommitId, CommitRequest, Committed, Error, Expect, HeadMove, HeadStep, Key, MetadataWrite, NodeHash,
-    Read, Result, Root, Scan,
+    ApplyError, BranchInfo, Change, Commit, CommitId, CommitRequest, Committed, Error, Expect, HeadChange, HeadGuard, HeadMove, HeadStep, Key,
+    MetadataWrite, NodeHash, Read, Result, Root, Scan,
 };
 
 /// Commits that are not written yet, upon a head.
 pub(super) struct Draft<'a> {
     store: &'a Store,
     clock: &'a dyn Clock,
-    branch: &'a BranchInfo,
-    head: CommitId,
-    commit: Arc<Commit>,
+    pub(super) branch: &'a BranchInfo,
+    pub(super) head: CommitId,
+    pub(super) commit: Arc<Commit>,
     nodes: HashMap<NodeHash, Arc<Node>>,
     commits: HashMap<CommitId, Arc<Commit>>,
     fresh: Vec<Fresh>,
     steps: Vec<HeadStep>,
-    writes: Vec<MetadataWrite>,
+    pub(super) writes: Vec<MetadataWrite>,
+}
+
+/// What a commit says besides its content.
+pub(super) struct Words<'a> {
+    pub(super) author: &'a str,
+    pub(super) message: String,
+    pub(super) metadata: BTreeMap<String, String>,
+    /// How the reflog calls it.
+    pub(super) action: &'static str,
 }
 
 /// What is to be written and published.
@@ -66,15 +74,21 @@ impl<'a> Draft<'a> {
         if applied.root == self.commit.root && !request.allow_empty {
             return Err(Error::NothingChanged { branch: self.branch.name.clone() });
         }
-        let commit = Commit {
-            root: applied.root,
-            parents: vec![self.head],
-            height: self.commit.height + 1,
-            author: request.author.clone(),
-            message: request.message.clone(),
-            time: self.clock.now(),
-            metadata: request.metadata.clone(),
-        };
+        let (author, action) = (request.author.as_str(), "commit");
+        let words = Words { author, message: request.message.clone(), metadata: request.metadata.clone(), action };
+        let committed = self.record(applied, vec![self.head], words).await?;
+        self.writes.extend(request.metadata_writes.iter().cloned());
+        Ok(committed)
+    }
+
+    /// Adds a commit of this content upon these parents and moves the head to it.
+    pub(super) async fn record(&mut self, applied: Applied, parents: Vec<CommitId>, words: Words<'_>) -> Result<Committed> {
+        let mut height = 0;
+        for parent in &parents {
+            height = height.max(CommitReader::commit(self, parent).await?.height + 1);
+        }
+        let Words { author, message, metadata, action } = words;
+        let commit = Commit { root: applied.root, parents, height, author: author.to_owned(), message, time: self.clock.now(), metadata };
         let bytes = Bytes::from(commit.encode()?);
         let (id, commit) = (CommitId::of(&bytes), Arc::new(commit));
         let committed = Committed { commit: id, previous: self.head, root: applied.root };
@@ -82,28 +96,20 @@ impl<'a> Draft<'a> {
         self.fresh.push(Fresh::Commit(id, commit.clone(), bytes));
         self.nodes.extend(applied.nodes);
         self.commits.insert(id, commit.clone());
-        self.step(id, commit, &request.author, "commit");
-        self.writes.extend(request.metadata_writes.iter().cloned());
+        self.step(id, commit, author, action);
         Ok(committed)
     }
 
-    /// Moves the head forward to a commit that is stored.
-    pub(super) async fn merge(&mut self, job: &MergeJob) -> Result<Merge> {
-        let from = self.head;
-        let done = if is_ancestor(&*self, &job.source, &from).await? {
-            Merge::UpToDate { head: from }
-        } else if is_ancestor(&*self, &from, &job.source).await? {
-            let commit = self.store.commit(&job.source).await?;
-            self.step(job.source, commit, &job.author, "merge");
-            Merge::FastForward { from, to: job.source }
-        } else {
-            return Err(Error::Diverged { into: self.branch.name.clone(), source_ref: job.source_text.clone() });
-        };
-        self.writes.extend(job.metadata_writes.iter().cloned());
-        Ok(done)
+    /// Asks a guard about a content that the head would get, if there is one.
+    pub(super) async fn ask_guard(&self, guard: Option<&Arc<dyn HeadGuard>>, applied: Applied) -> Result<Applied> {
+        let Some(guard) = guard else { return Ok(applied) };
+        let overlay = Overlay { beneath: self, nodes: applied.nodes };
+        let change = HeadChange { reader: &overlay, old: self.commit.root, new: applied.root };
+        guard.check(&change).await.map_err(|error| self.apply_error(error))?;
+        Ok(Applied { root: applied.root, nodes: overlay.nodes })
     }
 
-    fn step(&mut self, id: CommitId, commit: Arc<Commit>, author: &str, action: &str) {
+    pub(super) fn step(&mut self, id: CommitId, commit: Arc<Commit>, author: &str, action: &str) {
         self.head = id;
         self.commit = commit;
         self.steps.push(HeadStep { commit: id, time: self.clock.now(), author: author.to_owned(), action: action.to_owned() });
@@ -224,9 +230,9 @@ impl CommitReader for Draft<'_> {
 }
 
 /// Nodes made only to look at.
-struct Overlay<'a> {
-    beneath: &'a dyn NodeReader,
-    nodes: HashMap<NodeHash, Arc<Node>>,
+pub(super) struct Overlay<'a> {
+    pub(super) beneath: &'a dyn NodeReader,
+    pub(super) nodes: HashMap<NodeHash, Arc<Node>>,
 }
 
 #[async_trait]

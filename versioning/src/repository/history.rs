@@ -1,14 +1,18 @@
-//! Walking history: looking refs up, logs, ancestry.
+//! Walking history: looking refs up, logs ([`log`]), ancestry ([`ancestry`]).
 
-use std::collections::BTreeSet;
+pub(super) mod ancestry;
+mod log;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{CommitInfo, LogPage, Repository, Resolved};
+pub use log::{LogCursor, LogPage, LogQuery};
+
+use super::{CommitInfo, Repository, Resolved};
 use crate::refs::is_hash_prefix;
 use crate::store::Store;
-use crate::{BranchInfo, Commit, CommitId, Error, MAX_PAGE, RefBase, RefSpec, RefStep, Result};
+use crate::{BranchInfo, Commit, CommitId, Error, RefBase, RefSpec, RefStep, Result};
 
 /// Gives commits by their id.
 #[async_trait]
@@ -21,23 +25,6 @@ impl CommitReader for Store {
     async fn commit(&self, id: &CommitId) -> Result<Arc<Commit>> {
         Store::commit(self, id).await
     }
-}
-
-/// Whether `ancestor` is `commit` or lies before it. An ancestor is lower than its descendants, so that only commits above it are read.
-pub(super) async fn is_ancestor(reader: &dyn CommitReader, ancestor: &CommitId, commit: &CommitId) -> Result<bool> {
-    let floor = reader.commit(ancestor).await?.height;
-    let mut seen = BTreeSet::from([*commit]);
-    let mut next = vec![*commit];
-    while let Some(id) = next.pop() {
-        if id == *ancestor {
-            return Ok(true);
-        }
-        let commit = reader.commit(&id).await?;
-        if commit.height > floor {
-            next.extend(commit.parents.iter().filter(|parent| seen.insert(**parent)));
-        }
-    }
-    Ok(false)
 }
 
 impl Repository {
@@ -118,18 +105,21 @@ impl Repository {
         Ok(CommitInfo { id: *id, commit: self.store.commit(id).await? })
     }
 
-    /// The history of a commit by first parents, newest first, itself included; go on at [`LogPage::next`].
+    /// A page of the history of a commit, itself included, newest first: by height and then by id, so that a commit comes before all of its ancestors.
     ///
     /// # Errors
-    /// [`Error::NoCommit`] if there is none.
-    pub async fn log(&self, from: &CommitId, limit: usize) -> Result<LogPage> {
-        let mut page = LogPage { commits: Vec::new(), next: Some(*from) };
-        while let (Some(id), true) = (page.next, page.commits.len() < limit.min(MAX_PAGE)) {
-            let info = self.commit_info(&id).await?;
-            page.next = info.commit.parents.first().copied();
-            page.commits.push(info);
-        }
-        Ok(page)
+    /// [`Error::NoCommit`] if there is none; invalid for a limit of 0 or a cursor that is not this history's.
+    pub async fn log(&self, query: &LogQuery) -> Result<LogPage> {
+        log::log(&self.store, query).await
+    }
+
+    /// The common ancestor that a merge of two commits compares them with: the highest one, of several as high the one with the largest id; `None` where
+    /// their histories have nothing in common.
+    ///
+    /// # Errors
+    /// [`Error::NoCommit`] if one of them is none.
+    pub async fn merge_base(&self, a: &CommitId, b: &CommitId) -> Result<Option<CommitId>> {
+        ancestry::merge_base(self.store.as_ref(), a, b).await
     }
 
     /// Whether `ancestor` is `commit` or lies before it.
@@ -137,6 +127,6 @@ impl Repository {
     /// # Errors
     /// [`Error::NoCommit`] if one of them is none.
     pub async fn is_ancestor(&self, ancestor: &CommitId, commit: &CommitId) -> Result<bool> {
-        is_ancestor(self.store.as_ref(), ancestor, commit).await
+        ancestry::is_ancestor(self.store.as_ref(), ancestor, commit).await
     }
 }

@@ -2,8 +2,13 @@
 
 mod commits;
 mod crashes;
+mod leases;
+mod merges;
+mod names;
 mod refs;
 mod release;
+mod replays;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,10 +1,11 @@
-//! [`FaultyMetadata`]: a decorator that fails a publication on command.
+//! [`FaultyMetadata`]: a decorator that fails a publication on command, loses the answer to a release, or stands still as a paused process does.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anabranch_core::{BranchId, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{
     BranchInfo, CommitId, Error, Fence, LeaseState, Location, MetadataDump, MetadataStore, PackId, PackIndex, PackSummary, Publication, ReflogEntry,
@@ -20,6 +21,8 @@ pub enum MetadataFault {
     After,
     /// As `After`, and the next look at a reflog fails too.
     AfterAndBlind,
+    /// The transaction is made, then all stands still until [`FaultyMetadata::freeze`] says otherwise.
+    AfterAndStill,
     /// Another writer is faster: the store answers as if the head had moved.
     Outrun,
 }
@@ -30,17 +33,34 @@ pub struct FaultyMetadata {
     inner: Arc<dyn MetadataStore>,
     fault: Mutex<Option<MetadataFault>>,
     blind: Mutex<bool>,
+    lost_release: Mutex<bool>,
+    frozen: watch::Sender<bool>,
 }
 
 impl FaultyMetadata {
     /// Passes everything on to `inner` until a fault is armed.
     pub fn new(inner: Arc<dyn MetadataStore>) -> Self {
-        Self { inner, fault: Mutex::default(), blind: Mutex::default() }
+        Self { inner, fault: Mutex::default(), blind: Mutex::default(), lost_release: Mutex::default(), frozen: watch::Sender::new(false) }
     }
 
     /// Makes the next publication fail.
     pub fn arm(&self, fault: MetadataFault) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    /// While frozen, nothing is published and no lease is taken, renewed or released: such calls wait, before they are made.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+
+    /// The next release of a lease is made, its answer is lost.
+    pub fn lose_next_release(&self) {
+        *self.lost_release.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    async fn thawed(&self) {
+        // The sender is this value's own, so that it is never gone.
+        drop(self.frozen.subscribe().wait_for(|frozen| !frozen).await);
     }
 
     fn lost() -> Error {
@@ -55,13 +75,19 @@ impl FaultyMetadata {
 #[async_trait]
 impl MetadataStore for FaultyMetadata {
     async fn publish(&self, publication: &Publication) -> Result<bool> {
+        self.thawed().await;
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
         match fault {
             None => self.inner.publish(publication).await,
             Some(MetadataFault::Before) => Err(Self::lost()),
             Some(MetadataFault::Outrun) => Ok(false),
             Some(fault) => {
-                self.inner.publish(publication).await?;
+                let made = self.inner.publish(publication).await?;
+                if fault == MetadataFault::AfterAndStill {
+                    self.freeze(true);
+                    self.thawed().await;
+                    return Ok(made);
+                }
                 *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = fault == MetadataFault::AfterAndBlind;
                 Err(Self::lost())
             }
@@ -166,15 +192,19 @@ impl MetadataStore for FaultyMetadata {
     }
 
     async fn take_lease(&self, name: &str, holder: &str, dead: Option<(u64, u64)>) -> Result<LeaseState> {
+        self.thawed().await;
         self.inner.take_lease(name, holder, dead).await
     }
 
     async fn renew_lease(&self, fence: &Fence) -> Result<bool> {
+        self.thawed().await;
         self.inner.renew_lease(fence).await
     }
 
     async fn release_lease(&self, name: &str, holder: &str) -> Result<()> {
-        self.inner.release_lease(name, holder).await
+        self.thawed().await;
+        self.inner.release_lease(name, holder).await?;
+        if std::mem::take(&mut *self.lost_release.lock().unwrap_or_else(PoisonError::into_inner)) { Err(Self::lost()) } else { Ok(()) }
     }
 
     async fn packs(&self, after: Option<&PackId>, limit: usize) -> Result<Vec<PackSummary>> {

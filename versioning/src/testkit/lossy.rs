@@ -40,6 +40,7 @@ struct Disk {
     operations: u64,
     cut_after: Option<u64>,
     full: bool,
+    away: bool,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +125,11 @@ impl LossyFiles {
         self.disk().full = full;
     }
 
+    /// While set, every operation fails as one on a network does that is down.
+    pub fn set_away(&self, away: bool) {
+        self.disk().away = away;
+    }
+
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,6 +142,7 @@ impl LossyFiles {
 impl Disk {
     fn check_power(&self) -> io::Result<()> {
         match self.cut_after {
+            _ if self.away => Err(io::ErrorKind::TimedOut.into()),
             Some(cut) if self.operations >= cut => Err(io::Error::other("the power is off")),
             _ => Ok(()),
         }

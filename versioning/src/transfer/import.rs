@@ -95,7 +95,7 @@ pub fn read_archive_info(input: &mut (dyn Read + Send)) -> Result<ArchiveInfo> {
 /// Brings an archive into a repository that nobody else uses.
 ///
 /// # Errors
-/// Invalid for an archive that is damaged or of another format; [`Error::Import`] where it does not fit this repository; [`Error::Diverged`] and
+/// Invalid for an archive that is damaged or of another format; [`Error::Import`] where it does not fit this repository; [`Error::ImportDiverged`] and
 /// [`Error::TagExists`] for a ref that has gone another way. Nothing is changed then.
 pub async fn import<A: Read + Seek + Send>(
     metadata: &Arc<dyn MetadataStore>,
@@ -296,7 +296,7 @@ impl Target<'_> {
                 Some(ours) if self.is_ancestor(&ours.head, &branch.head).await? => RefOutcome::Moved,
                 Some(ours) if self.request.force && !ours.protected => RefOutcome::Forced,
                 Some(ours) if self.request.force => return Err(Error::Protected(ours.name.clone())),
-                Some(_) => return Err(Error::Diverged { into: name, source_ref: format!("{} of the archive", branch.name) }),
+                Some(_) => return Err(Error::ImportDiverged { into: name }),
             };
             plan.push(Step { name, commit: branch.head, outcome, branch: ours, is_tag: false });
         }

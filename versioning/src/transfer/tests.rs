@@ -146,7 +146,7 @@ async fn a_branch_that_went_another_way_moves_only_by_force_and_nothing_else_mov
     let ours = clone.put("fix", "there", "1").await;
     let before = clone.head("main").await;
     let archive = origin.export(None, Vec::new()).await;
-    assert!(matches!(clone.import(&archive, request()).await, Err(Error::Diverged { into, .. }) if into == "fix"));
+    assert!(matches!(clone.import(&archive, request()).await, Err(Error::ImportDiverged { into }) if into == "fix"));
     assert_eq!((clone.head("fix").await, clone.head("main").await), (ours, before));
     clone.repository.protect_branch("fix", true).await.unwrap();
     let force = || ImportRequest { force: true, ..request() };

@@ -225,6 +225,48 @@ fn a_diff_reads_a_few_nodes_for_each_change() {
     assert!(reads <= 10 * 8, "{reads}");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_three_way_merge_sees_exactly_what_theirs_changed(base in edits(2500), ours in edits(2500), theirs in edits(2500), limit in 1..60usize) {
+        let (nodes, root) = Nodes::empty();
+        let mut common = Content::new();
+        let base = nodes.apply(root, fold(&mut common, &base)).0;
+        let (mut left, mut right) = (common.clone(), common.clone());
+        let ours = nodes.apply(base, fold(&mut left, &ours)).0;
+        let theirs = nodes.apply(base, fold(&mut right, &theirs[..theirs.len().min(120)])).0;
+        let mut scan = Scan::all().limit(limit);
+        let mut found = Vec::new();
+        loop {
+            let page = block_on(triples(&nodes, &base, &ours, &theirs, &scan)).unwrap();
+            found.extend(page.items.into_iter().map(|triple| (triple.key, triple.base, triple.ours, triple.theirs)));
+            match page.next {
+                Some(next) => scan.after = Some(next),
+                None => break,
+            }
+        }
+        let keys: std::collections::BTreeSet<_> = common.keys().chain(right.keys()).cloned().collect();
+        let changed = keys.into_iter().filter(|key| common.get(key) != right.get(key));
+        let expected: Vec<_> =
+            changed.map(|key| (key.clone(), common.get(&key).cloned(), left.get(&key).cloned(), right.get(&key).cloned())).collect();
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_three_way_merge_reads_a_few_nodes_for_each_change_of_theirs_whatever_ours_did() {
+    let (nodes, root) = large();
+    let edit = |number: u32, seed| (key(number).as_bytes().clone(), Some(value(60, seed)));
+    let (ours, _) = nodes.apply(root, (0..20_000).map(|n| edit(n * 3, 98)).collect());
+    let (theirs, _) = nodes.apply(root, (0..10).map(|n| edit(n * 6000 + 17, 99)).collect());
+    nodes.reads();
+    let page = block_on(triples(&nodes, &root, &ours, &theirs, &Scan::all())).unwrap();
+    assert_eq!(page.items.len(), 10);
+    let reads = nodes.reads();
+    assert!(reads <= 10 * 12, "{reads}");
+}
+
 #[test]
 fn edits_that_change_nothing_make_nothing() {
     let (nodes, root) = large();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anabranch_core::{ManualClock, RandomIds, Timestamp};
-use anabranch_versioning::{MemoryMetadata, RepositoryOptions, Scan};
+use anabranch_versioning::{LogQuery, MemoryMetadata, RepositoryOptions, Scan};
 use object_store::memory::InMemory;
 
 use super::*;
@@ -44,7 +44,7 @@ async fn every_apply_is_a_commit_of_the_log_and_the_diff_shows_its_definitions()
     let first = apply(&repository, "main", request(base())).await.unwrap().committed.unwrap().commit;
     let more = request(vec![weather(&["temp", "wind", "rain"]), delays("rain")]);
     let second = apply(&repository, "main", more).await.unwrap().committed.unwrap().commit;
-    let log = repository.log(&second, 10).await.unwrap().commits;
+    let log = repository.log(&LogQuery::new(second, 10)).await.unwrap().commits;
     assert_eq!(log[0].commit.message, "update feature_view weather, create feature_service delays");
     assert_eq!((log[0].commit.author.as_str(), log[1].id), ("ada", first));
     let differences = repository.diff(&first, &second, &Scan::all()).await.unwrap().items;
@@ -89,7 +89,7 @@ async fn a_view_applied_twice_at_once_is_there_once_and_the_loser_is_told() {
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert_eq!(error.to_string(), r#"feature_view "weather" changed on "main" since the plan was made: plan again"#);
     }
-    let commits = repository.log(&head(&repository, "main").await, 10).await.unwrap().commits.len();
+    let commits = repository.log(&LogQuery::new(head(&repository, "main").await, 10)).await.unwrap().commits.len();
     assert_eq!(commits, 3, "the empty one, the base and the one update");
     assert!(apply(&repository, "main", wanted()).await.unwrap().committed.is_none());
 }

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Apply, ApplyError, Difference, Error, Expect, MAX_VALUE_BYTES, MapReader, MetadataWrite, Read};
+use crate::{Apply, ApplyError, Difference, Error, Expect, LogQuery, MAX_VALUE_BYTES, MapReader, MetadataWrite, Read};
 
 #[tokio::test]
 async fn a_new_repository_has_an_empty_main_and_opening_again_changes_nothing() {
@@ -36,9 +36,10 @@ async fn commits_build_a_history_that_reads_as_it_was() {
         assert_eq!(repository.get(&one.commit, &key("a")).await.unwrap().unwrap(), "1");
         assert_eq!(repository.get(&two.commit, &key("a")).await.unwrap().unwrap(), "2");
         assert_eq!(repository.get(&two.commit, &key("b")).await.unwrap(), None);
-        let log = repository.log(&two.commit, 2).await.unwrap();
+        let log = repository.log(&LogQuery::new(two.commit, 2)).await.unwrap();
         assert_eq!(log.commits.iter().map(|info| info.id).collect::<Vec<_>>(), [two.commit, one.commit]);
-        assert_eq!(log.next, Some(empty));
+        let rest = repository.log(&LogQuery { after: log.next.clone(), ..LogQuery::new(two.commit, 2) }).await.unwrap();
+        assert_eq!((rest.commits.iter().map(|info| info.id).collect::<Vec<_>>(), rest.next), (vec![empty], None));
         assert_eq!(log.commits[0].commit.author, "ada");
         let diff = repository.diff(&one.commit, &two.commit, &Scan::all()).await.unwrap();
         let expected = [("a", Some("1"), Some("2")), ("b", Some("1"), None)].map(|(name, left, right)| Difference {
@@ -101,7 +102,7 @@ async fn a_commit_fails_if_what_it_read_has_moved_and_only_then() {
 
 /// Adds one to a number in the map.
 #[derive(Debug)]
-struct Increment(Key);
+pub(super) struct Increment(pub(super) Key);
 
 #[async_trait]
 impl Apply for Increment {
@@ -170,7 +171,7 @@ async fn many_writers_of_one_branch_lose_no_update_and_share_packs() {
     let head = head(&fixture).await;
     let map = content(&fixture.repository, &head).await;
     assert_eq!((map.len(), &map[&key("counter")][..]), (181, &b"180"[..]));
-    let log = fixture.repository.log(&head, 1000).await.unwrap();
+    let log = fixture.repository.log(&LogQuery::new(head, 1000)).await.unwrap();
     assert_eq!(log.commits.len(), 181);
     let acknowledged = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
     for made in acknowledged {
@@ -214,7 +215,7 @@ async fn a_clock_that_runs_backwards_breaks_nothing() {
         let made = commit(&fixture, vec![put("a", &now.to_string())]).await.unwrap();
         assert_eq!(fixture.repository.commit_info(&made.commit).await.unwrap().commit.time, Timestamp(now));
     }
-    let log = fixture.repository.log(&head(&fixture).await, 10).await.unwrap();
+    let log = fixture.repository.log(&LogQuery::new(head(&fixture).await, 10)).await.unwrap();
     assert_eq!(log.commits.len(), 7);
 }
 

@@ -46,7 +46,7 @@ async fn a_commit_whose_answer_was_lost_is_found_made() {
     reopened.repository.create_branch("side", &spec("main"), "ada").await.unwrap();
     let ahead = reopened.repository.commit("side", request(vec![put("b", "1")])).await.unwrap().commit;
     faults.arm(MetadataFault::After);
-    let merge = MergeRequest { source: spec("side"), author: "ada".to_owned(), metadata_writes: Vec::new() };
+    let merge = MergeRequest::new(spec("side"), "ada");
     reopened.repository.merge("main", merge).await.unwrap();
     assert_eq!(head(&reopened).await, ahead);
 }

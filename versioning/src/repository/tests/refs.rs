@@ -118,7 +118,7 @@ async fn a_merge_moves_the_head_forward_or_says_why_not() {
     let ahead = repository.commit("side", request(vec![put("b", "2")])).await.unwrap().commit;
     let merge = |source: &str| {
         let write = MetadataWrite::BumpEpoch { tag: "merges".to_owned() };
-        repository.merge("main", MergeRequest { source: spec(source), author: "bob".to_owned(), metadata_writes: vec![write] })
+        repository.merge("main", MergeRequest { metadata_writes: vec![write], ..MergeRequest::new(spec(source), "bob") })
     };
     assert_eq!(merge("side").await.unwrap(), Merge::FastForward { from: start, to: ahead });
     assert_eq!(head(&fixture).await, ahead);
@@ -132,7 +132,7 @@ async fn a_merge_moves_the_head_forward_or_says_why_not() {
     repository.commit("side", request(vec![put("c", "side")])).await.unwrap();
     commit(&fixture, vec![put("c", "main")]).await.unwrap();
     let diverged = merge("side").await.unwrap_err();
-    assert!(matches!(diverged, Error::Diverged { .. }) && diverged.kind() == ErrorKind::Conflict);
+    assert!(matches!(diverged, Error::Conflicts { total: 1, .. }) && diverged.kind() == ErrorKind::Conflict);
     assert!(matches!(merge("nowhere").await, Err(Error::NoRef(_))));
     assert_eq!(fixture.metadata.epochs(&["merges"]).await.unwrap(), [Some(4)]);
 }
@@ -143,15 +143,22 @@ async fn commits_and_merges_in_one_queue_see_each_other() {
     let repository = &fixture.repository;
     repository.create_branch("side", &spec("main"), "ada").await.unwrap();
     let ahead = repository.commit("side", request(vec![put("b", "2")])).await.unwrap().commit;
-    let merge = MergeRequest { source: spec("side"), author: "bob".to_owned(), metadata_writes: Vec::new() };
+    let merge = MergeRequest::new(spec("side"), "bob");
     let (merged, committed) = tokio::join!(repository.merge("main", merge), commit(&fixture, vec![put("c", "1")]));
     let committed = committed.unwrap();
-    // Whichever was first: the commit upon the merge, or the merge refused.
-    match merged {
-        Ok(_) => assert_eq!(committed.previous, ahead),
-        Err(error) => assert!(matches!(error, Error::Diverged { .. }), "{error}"),
-    }
-    assert_eq!(head(&fixture).await, committed.commit);
+    // Whichever was first: the commit upon the merge, or the merge upon the commit.
+    let last = match merged.unwrap() {
+        Merge::FastForward { .. } => {
+            assert_eq!(committed.previous, ahead);
+            committed.commit
+        }
+        merged => {
+            let Merge::Merged { from, to, .. } = merged else { panic!("{merged:?}") };
+            assert_eq!(from, committed.commit);
+            to
+        }
+    };
+    assert_eq!(head(&fixture).await, last);
     assert!(repository.is_ancestor(&committed.previous, &committed.commit).await.unwrap());
     assert!(!repository.is_ancestor(&committed.commit, &committed.previous).await.unwrap());
 }

@@ -79,9 +79,7 @@ proptest! {
                         names.push(name);
                     }
                     1 => drop(repository.create_tag(&format!("t{n}"), &spec(&one)).await.unwrap()),
-                    2 => drop(repository.merge(&one, crate::MergeRequest {
-                        source: spec(&other), author: "ada".to_owned(), metadata_writes: Vec::new(),
-                    }).await),
+                    2 => drop(repository.merge(&one, crate::MergeRequest::new(spec(&other), "ada")).await),
                     _ => drop(repository.commit(&one, request(vec![put(&format!("{one}-{n}"), "v")])).await.unwrap()),
                 }
             }
