@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, history, ingest, merging, online, quarantine, refs, rows, serve};
+use crate::commands::{dataset, definitions, history, ingest, maintenance, merging, online, quarantine, refs, rows, serve};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]
@@ -93,6 +93,18 @@ pub(crate) enum Command {
     Reset(merging::Reset),
     /// List and show rows that were refused
     Quarantine(quarantine::Quarantine),
+    /// Verify a data folder and name what is damaged
+    Fsck(maintenance::Fsck),
+    /// Back the metadata database of a data folder up
+    Backup(maintenance::Backup),
+    /// Restore a metadata database from a backup
+    Restore(maintenance::Restore),
+    /// Write refs and all that they reach as one file
+    Export(maintenance::Export),
+    /// Bring in what export wrote
+    Import(maintenance::Import),
+    /// Show or set how long a branch keeps the content of its commits
+    History(maintenance::History),
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub(crate) mod dataset;
 pub(crate) mod definitions;
 pub(crate) mod history;
 pub(crate) mod ingest;
+pub(crate) mod maintenance;
 pub(crate) mod merging;
 pub(crate) mod online;
 pub(crate) mod quarantine;
@@ -43,5 +44,8 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::CherryPick(pick) => merging::cherry_pick(client, pick, output).await,
         Command::Reset(reset) => merging::reset(client, reset, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
+        Command::Fsck(_) | Command::Backup(_) | Command::Restore(_) | Command::Export(_) | Command::Import(_) | Command::History(_) => {
+            Err(Error::Usage("this works on a data folder and needs no server".to_owned()))
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Error {
     Missing(String),
     #[error("the merge would conflict in {0} keys")]
     WouldConflict(u64),
+    #[error("{count} findings: {folder} is damaged")]
+    Damaged { count: usize, folder: String },
     #[error("{path}: {reason}")]
     File { path: String, reason: String },
     #[error("cannot write the output: {0}")]
@@ -70,7 +72,7 @@ impl Kinded for Error {
             Self::Usage(_) | Self::File { .. } => ErrorKind::InvalidArgument,
             Self::Missing(_) => ErrorKind::NotFound,
             Self::WouldConflict(_) => ErrorKind::Conflict,
-            Self::Output(_) | Self::Runtime(_) => ErrorKind::Internal,
+            Self::Output(_) | Self::Runtime(_) | Self::Damaged { .. } => ErrorKind::Internal,
         }
     }
 }

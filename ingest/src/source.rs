@@ -17,9 +17,12 @@ use serde_json::json;
 
 use crate::{Error, Result};
 
-const MARK: &str = "source";
-const ORIGINS: &str = "ingest.source";
-const LOADS: &str = "ingest.load";
+/// The mark that source ids come from.
+pub const MARK: &str = "source";
+/// The space of origins, by id.
+pub const ORIGINS: &str = "ingest.source";
+/// The space of loads.
+pub const LOADS: &str = "ingest.load";
 const LOAD_FORMAT: u8 = 1;
 
 /// What is loaded as a whole, rather than pushed.

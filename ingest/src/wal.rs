@@ -222,6 +222,14 @@ impl Wal {
         open::source_of(files, folder)
     }
 
+    /// The position of the first row that the log in a folder still has; `None` if there is no log yet.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn first_in(files: &dyn Files, folder: &Path) -> Result<Option<u64>> {
+        open::first_in(files, folder)
+    }
+
     /// Opens the log of `source` in a folder, or begins it. Blocks.
     ///
     /// # Errors

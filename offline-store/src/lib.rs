@@ -14,6 +14,7 @@ pub mod metadata;
 
 mod data_file;
 mod manifests;
+mod owner;
 
 pub mod table;
 
@@ -39,6 +40,7 @@ pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
 pub use merge::TableResolver;
 pub use metadata::TableState;
+pub use owner::{SnapshotOwner, TableOwner, table_owners};
 pub use quarantine::quarantine_shape;
 pub use scan::{AddedFiles, BatchStream, ScanRequest, schema_of};
 pub use schema::{TableField, TableShape};

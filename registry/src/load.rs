@@ -23,7 +23,7 @@ pub async fn load_from(reader: &dyn MapReader) -> Result<Definitions> {
 }
 
 /// Refuses bytes that are not canonical too: a later apply expects to find exactly them.
-fn decode(entry: &Entry) -> Result<Definition> {
+pub(crate) fn decode(entry: &Entry) -> Result<Definition> {
     let damaged = |reason: String| Error::Stored { key: entry.key.to_string(), reason };
     let definition = Definition::from_bytes(&entry.value).map_err(|error| damaged(error.to_string()))?;
     if identity_of_key(&entry.key)? != (definition.kind(), definition.name().to_owned()) {

@@ -60,6 +60,17 @@ pub struct RepositoryFolder {
     pub online: PathBuf,
 }
 
+impl RepositoryFolder {
+    /// Where a repository lies in a data folder that somebody else may be using; nothing is made.
+    pub(crate) fn of(root: &Path, name: &str) -> Self {
+        Self::at(&base(root, name))
+    }
+
+    fn at(base: &Path) -> Self {
+        Self { metadata: base.join("metadata.sqlite"), objects: base.join("objects"), wal: base.join("wal"), online: base.join("online") }
+    }
+}
+
 impl DataFolder {
     /// Makes the folder if it is missing, locks it and clears what an earlier server left under way.
     ///
@@ -105,14 +116,9 @@ impl DataFolder {
     /// # Errors
     /// [`Error::Io`] where it cannot be made.
     pub fn repository(&self, name: &str) -> Result<RepositoryFolder> {
-        let base = if name == "default" { self.root.clone() } else { self.root.join("repositories").join(name) };
+        let base = base(&self.root, name);
         std::fs::create_dir_all(&base).map_err(Error::io(format!("making {}", base.display())))?;
-        Ok(RepositoryFolder {
-            metadata: base.join("metadata.sqlite"),
-            objects: base.join("objects"),
-            wal: base.join("wal"),
-            online: base.join("online"),
-        })
+        Ok(RepositoryFolder::at(&base))
     }
 
     /// Says that the server answers.
@@ -143,6 +149,10 @@ impl DataFolder {
             tracing::warn!(%error, "cannot remove server.json");
         }
     }
+}
+
+fn base(root: &Path, repository: &str) -> PathBuf {
+    if repository == "default" { root.to_owned() } else { root.join("repositories").join(repository) }
 }
 
 /// What is known of who holds the lock.

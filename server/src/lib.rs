@@ -15,6 +15,7 @@ mod folder;
 mod grpc;
 pub mod http;
 mod logging;
+pub mod maintenance;
 pub mod metrics;
 mod server;
 mod sessions;
@@ -25,4 +26,9 @@ pub use app::App;
 pub use config::Config;
 pub use error::{Conflicts, Error, Result};
 pub use folder::{DataFolder, SERVER_FILE, ServerFile};
+/// What [`maintenance`] speaks of.
+pub mod versioning {
+    pub use anabranch_versioning::{CommitId, Counts, Exported, FsckReport, Imported, RefOutcome};
+}
+
 pub use server::{RunningServer, Server, serve};

@@ -56,6 +56,18 @@ pub enum Error {
     /// A content-addressed file is not there.
     #[error("no blob {0}")]
     NoBlob(String),
+    /// The content of a commit was released, as its branch's history asks.
+    #[error("commit {0} has expired: its content was released by the history of its branch")]
+    Expired(CommitId),
+    /// A branch has gone another way than an archive's.
+    #[error("branch {into:?} has gone another way than the archive's: import it under a prefix and merge, or force it")]
+    ImportDiverged {
+        /// The branch.
+        into: String,
+    },
+    /// An archive cannot be brought into this repository.
+    #[error("the archive cannot be imported: {0}")]
+    Import(String),
     /// A hash prefix fits more than one commit.
     #[error("{0:?} begins the hash of more than one commit: give more digits")]
     Ambiguous(String),
@@ -192,7 +204,9 @@ impl Kinded for Error {
             | Self::ReadConflict { .. }
             | Self::Stale { .. }
             | Self::HeadMoved { .. }
+            | Self::ImportDiverged { .. }
             | Self::Conflicts { .. } => ErrorKind::Conflict,
+            Self::Expired(_) | Self::Import(_) => ErrorKind::FailedPrecondition,
             Self::NothingChanged { .. } | Self::Unrelated { .. } | Self::Protected(_) | Self::NewerSchema { .. } => ErrorKind::FailedPrecondition,
             Self::Refused { kind, .. } => *kind,
             Self::Full { .. } => ErrorKind::Exhausted,

@@ -11,6 +11,7 @@ mod history;
 mod lease;
 mod merge;
 mod names;
+pub(crate) mod release;
 mod replay;
 mod reset;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anabranch_core::{Clock, Ids};
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use object_store::ObjectStore;
 pub use compaction::{Compaction, CompactionOptions};
 pub use history::{LogCursor, LogPage, LogQuery};
 pub use lease::LeaseOptions;
+pub use release::Released;
 pub use view::MapView;
 
 use crate::metadata::check_writes;
@@ -90,6 +93,8 @@ pub struct Repository {
     clock: Arc<dyn Clock>,
     committers: Committers,
     resolvers: Arc<Resolvers>,
+    /// Whether any root was ever released; only then is looked for it.
+    releases: AtomicBool,
 }
 
 impl Repository {
@@ -117,7 +122,8 @@ impl Repository {
         let resolvers = Arc::new(Resolvers::new(&options.resolvers));
         let lease = options.lease.map(|lease| lease.of_this_instance(ids.as_ref()));
         let committers = Committers::new(store.clone(), clock.clone(), options.group_limit, lease);
-        Ok(Arc::new(Self { name: options.name, store, clock, committers, resolvers }))
+        let releases = AtomicBool::new(release::any_released(store.metadata.as_ref()).await?);
+        Ok(Arc::new(Self { name: options.name, store, clock, committers, resolvers, releases }))
     }
 
     /// What it is called.
@@ -138,8 +144,9 @@ impl Repository {
     /// The map at a commit.
     ///
     /// # Errors
-    /// [`crate::Error::NoCommit`].
+    /// [`crate::Error::NoCommit`]; [`crate::Error::Expired`] where its content was released.
     pub async fn at(&self, commit: &CommitId) -> Result<MapView> {
+        self.check_kept(commit).await?;
         Ok(MapView { store: self.store.clone(), root: self.store.commit(commit).await?.root })
     }
 

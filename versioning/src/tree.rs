@@ -16,6 +16,7 @@ mod node;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -27,8 +28,11 @@ use bytes::Bytes;
 pub(crate) use apply::{Applied, Edits, apply, empty};
 pub(crate) use diff::diff;
 pub(crate) use merge::triples;
+#[cfg(test)]
+pub(crate) use node::{Child, NodeBuilder, Payload};
 pub(crate) use node::{MAX_NODE_BYTES, Node, check_entry};
 pub(crate) use scan::scan;
+pub(crate) use verify::{Shape, child_refs, entries, judge_child, judge_node, judge_root};
 
 use crate::{Error, NodeHash, Result};
 

@@ -21,26 +21,26 @@ fields:
 ";
 
 /// A folder with a server of its own, on which commands are run.
-struct Shell {
-    folder: tempfile::TempDir,
+pub(crate) struct Shell {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Shell {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shell = Self { folder: tempfile::tempdir().unwrap() };
         shell.file("features.yaml", DEFINITIONS);
         shell
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn file(&self, name: &str, text: &str) {
+    pub(crate) fn file(&self, name: &str, text: &str) {
         std::fs::write(self.path().join(name), text).unwrap();
     }
 
-    fn run_with(&self, line: &str, stdin: &str) -> Output {
+    pub(crate) fn run_with(&self, line: &str, stdin: &str) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_anabranch"))
             .args(line.split_whitespace())
             .current_dir(self.path())
@@ -56,18 +56,18 @@ impl Shell {
     }
 
     /// What a command that succeeds writes to stdout.
-    fn ok(&self, line: &str) -> String {
+    pub(crate) fn ok(&self, line: &str) -> String {
         let output = self.run_with(line, "");
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn json(&self, line: &str) -> Json {
+    pub(crate) fn json(&self, line: &str) -> Json {
         serde_json::from_str(&self.ok(&format!("{line} --json"))).unwrap()
     }
 
     /// The exit status of a command that fails, and what it says; nothing of it on stdout.
-    fn fails(&self, line: &str) -> (i32, String) {
+    pub(crate) fn fails(&self, line: &str) -> (i32, String) {
         let output = self.run_with(line, "");
         assert!(output.stdout.is_empty(), "{line}");
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())

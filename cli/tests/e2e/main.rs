@@ -8,6 +8,8 @@
 
 mod client;
 mod commands;
+mod maintenance;
+mod old_folder;
 mod open;
 mod versions;
 

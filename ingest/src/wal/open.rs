@@ -53,6 +53,10 @@ pub(super) fn source_of(files: &dyn Files, folder: &Path) -> Result<Option<Sourc
     }
 }
 
+pub(super) fn first_in(files: &dyn Files, folder: &Path) -> Result<Option<u64>> {
+    Ok(if source_of(files, folder)?.is_some() { list(files, folder)?.first().copied() } else { None })
+}
+
 pub(super) fn remove(files: &dyn Files, folder: &Path) -> Result<()> {
     if !files.exists(folder).map_err(|error| Error::io("looking for", folder, error))? {
         return Ok(());

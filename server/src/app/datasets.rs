@@ -13,7 +13,7 @@ use super::Scope;
 use super::objects::{ObjectEntry, object_key};
 use crate::error::{Error, Result};
 
-const FOLDER: &str = "datasets/";
+pub(super) const FOLDER: &str = "datasets/";
 const CONTENT_TYPE: &str = "application/json";
 
 /// What a dataset is asked for by.

@@ -13,7 +13,9 @@ impl Repository {
     pub async fn create_branch(&self, name: &str, from: &RefSpec, author: &str) -> Result<BranchInfo> {
         check_ref_name(name)?;
         let head = self.resolve(from).await?.commit;
+        self.check_kept(&head).await?;
         let made = self.store.metadata.create_branch(name, &head, self.clock.now(), author).await?;
+        self.keep(&head).await?;
         made.ok_or_else(|| Error::BranchExists(name.to_owned()))
     }
 
@@ -108,7 +110,9 @@ impl Repository {
     pub async fn create_tag(&self, name: &str, of: &RefSpec) -> Result<TagInfo> {
         check_ref_name(name)?;
         let commit = self.resolve(of).await?.commit;
+        self.check_kept(&commit).await?;
         let made = self.store.metadata.create_tag(name, &commit, self.clock.now()).await?;
+        self.keep(&commit).await?;
         made.ok_or_else(|| Error::TagExists(name.to_owned()))
     }
 

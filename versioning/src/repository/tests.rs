@@ -8,6 +8,7 @@ mod leases;
 mod merges;
 mod names;
 mod refs;
+mod release;
 mod replays;
 mod simulation;
 
