@@ -100,9 +100,10 @@ impl EntryOwner for SnapshotOwner {
             return Err(damaged(name, "its key is not a table and a snapshot"));
         }
         let snapshot = SnapshotEntry::decode(&entry.value).map_err(|error| damaged(name, error))?;
-        let sources = snapshot.files.iter().flat_map(|file| {
-            file.intervals.iter().map(|interval| interval.source).chain(file.fill.iter().map(|fill| fill.source))
-        });
+        let sources = snapshot
+            .files
+            .iter()
+            .flat_map(|file| file.intervals.iter().map(|interval| interval.source).chain(file.fill.iter().map(|fill| fill.source)));
         let ids = sources.map(|source| (SOURCE_MARK.to_owned(), u64::from(source.get()))).collect();
         Ok(Named { files: vec![FileRef::new(snapshot.manifest_list, MANIFEST_LIST)], ids, branch: None })
     }
@@ -166,7 +167,8 @@ async fn data_file(file: &FileRef, objects: &Arc<dyn ObjectStore>, deep: bool) -
 
 /// Decodes all rows; answers how many there are.
 fn decode(bytes: Bytes) -> Result<u64, String> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(ParquetRecordBatchReaderBuilder::build).map_err(|error| error.to_string())?;
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(ParquetRecordBatchReaderBuilder::build).map_err(|error| error.to_string())?;
     let mut rows = 0;
     for batch in reader {
         rows += batch.map_err(|error| error.to_string())?.num_rows() as u64;

@@ -67,12 +67,7 @@ impl RepositoryFolder {
     }
 
     fn at(base: &Path) -> Self {
-        Self {
-            metadata: base.join("metadata.sqlite"),
-            objects: base.join("objects"),
-            wal: base.join("wal"),
-            online: base.join("online"),
-        }
+        Self { metadata: base.join("metadata.sqlite"), objects: base.join("objects"), wal: base.join("wal"), online: base.join("online") }
     }
 }
 

@@ -76,11 +76,8 @@ async fn lock(data: &Path) -> Result<DataFolder> {
 
 /// Who knows what entries name.
 fn owners(folder: &RepositoryFolder) -> Result<Vec<Arc<dyn EntryOwner>>> {
-    let mut owners: Vec<Arc<dyn EntryOwner>> = vec![
-        Arc::new(anabranch_registry::DefinitionOwner),
-        Arc::new(anabranch_ingest::OffsetOwner),
-        Arc::new(objects::ObjectOwner),
-    ];
+    let mut owners: Vec<Arc<dyn EntryOwner>> =
+        vec![Arc::new(anabranch_registry::DefinitionOwner), Arc::new(anabranch_ingest::OffsetOwner), Arc::new(objects::ObjectOwner)];
     owners.extend(table_owners(&Locations::local(&folder.objects)?));
     Ok(owners)
 }

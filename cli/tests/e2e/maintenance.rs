@@ -71,7 +71,8 @@ fn fsck_names_every_kind_of_file_that_is_cut_short_or_gone_and_exits_with_1() {
             let report: Json = serde_json::from_slice(&output.stdout).unwrap();
             let found = report["findings"].as_array().unwrap().iter().any(|finding| finding["object"] == name || finding["pack"] == name);
             assert!(found, "{name}: {report:#}");
-            let reached = report["findings"].as_array().unwrap().iter().any(|finding| finding["refs"].as_array().is_some_and(|refs| !refs.is_empty()));
+            let reached =
+                report["findings"].as_array().unwrap().iter().any(|finding| finding["refs"].as_array().is_some_and(|refs| !refs.is_empty()));
             assert!(reached, "{name}: {report:#}");
         }
         // A flipped bit in the middle, by hash or by decoding.

@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::folder::RepositoryFolder;
 
 /// How far every mark is raised beyond the backup's.
-pub const ROOM: u64 = 1 << 16;
+const ROOM: u64 = 1 << 16;
 
 const PAGE: usize = 1_000;
 const AUTHOR: &str = "anabranch";
@@ -166,8 +166,7 @@ impl Restoration<'_> {
         stores.metadata.load(&dump).await?;
         let clock = Arc::new(SystemClock);
         let ids = Arc::new(RandomIds::from_os());
-        let versions =
-            Repository::open(stores.metadata.clone(), stores.objects.clone(), clock, ids, RepositoryOptions::default()).await?;
+        let versions = Repository::open(stores.metadata.clone(), stores.objects.clone(), clock, ids, RepositoryOptions::default()).await?;
         let history = History::of(&versions, &commits).await?;
         let before = self.findings.len();
         for log in &logs {
@@ -269,7 +268,9 @@ impl Restoration<'_> {
         let mut best: Option<(u64, &CommitInfo)> = None;
         for info in history.after(&branch.head).into_iter().filter(|info| whole.contains(&info.id)) {
             let Ok(Some(offset)) = offset_at(&info.id).await else { continue };
-            let is_better = best.as_ref().is_none_or(|(next, best)| (offset.next, std::cmp::Reverse(info.commit.height)) > (*next, std::cmp::Reverse(best.commit.height)));
+            let is_better = best
+                .as_ref()
+                .is_none_or(|(next, best)| (offset.next, std::cmp::Reverse(info.commit.height)) > (*next, std::cmp::Reverse(best.commit.height)));
             if offset.next >= log.first && is_better {
                 best = Some((offset.next, info));
             }

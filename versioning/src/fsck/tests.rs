@@ -26,10 +26,10 @@ impl EntryOwner for Blobs {
     }
 
     fn entry(&self, entry: &Entry) -> Result<Named> {
-        let digest: Digest = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| Error::Corrupt {
-            object: entry.key.to_string(),
-            reason: "it names no blob".to_owned(),
-        })?;
+        let digest: Digest = std::str::from_utf8(&entry.value)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Error::Corrupt { object: entry.key.to_string(), reason: "it names no blob".to_owned() })?;
         Ok(Named { files: vec![FileRef::blob(digest)], ..Named::default() })
     }
 }

@@ -151,11 +151,19 @@ impl Repository {
             let mut all = own.clone().unwrap_or_default();
             let above = from.remove(&id).unwrap_or_default();
             for set in &above {
-                if all.is_empty() { all = set.clone() } else if !set.is_subset(&all) { Arc::make_mut(&mut all).extend(set.iter()) }
+                if all.is_empty() {
+                    all = set.clone()
+                } else if !set.is_subset(&all) {
+                    Arc::make_mut(&mut all).extend(set.iter())
+                }
             }
             let is_young = |number: &usize| heads[*number].1.is_none_or(|keep| commit.time.micros() >= now.micros().saturating_sub(keep.micros()));
             let keep = own.is_some() || kept.contains(&id) || is_base(&all, &above) || all.iter().any(is_young);
-            if keep { count += 1 } else { chosen.push(id) }
+            if keep {
+                count += 1
+            } else {
+                chosen.push(id)
+            }
             for parent in &commit.parents {
                 from.entry(*parent).or_default().push(all.clone());
                 if !known.contains_key(parent) {

@@ -57,7 +57,7 @@ pub async fn shared_metadata_laws(one: &dyn MetadataStore, two: &dyn MetadataSto
         here.release_lease(&name, "here").await?;
         assert!(there.lease(&name).await?.is_held_by("there"));
     }
-    let ids = join_all((0..40).map(|i| if i.is_multiple_of(2) { one.allocate("shared", 1) } else { two.allocate("shared", 1) })).await;
+    let ids = join_all((0..40u32).map(|i| if i.is_multiple_of(2) { one.allocate("shared", 1) } else { two.allocate("shared", 1) })).await;
     let mut ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     ids.sort_unstable();
     assert_eq!(ids, (1..=40).collect::<Vec<_>>(), "an id was given twice or left out");

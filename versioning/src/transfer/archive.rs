@@ -45,7 +45,10 @@ pub struct ArchiveInfo {
 pub(super) enum Record {
     Pack(Vec<u8>),
     /// A file whose content comes next.
-    File { path: String, size: u64 },
+    File {
+        path: String,
+        size: u64,
+    },
 }
 
 fn malformed(reason: impl Into<String>) -> Error {

@@ -112,7 +112,12 @@ fn trim(mut dump: MetadataDump, holds: impl Fn(&CommitId) -> bool) -> MetadataDu
     dump
 }
 
-async fn write_packs(metadata: &Arc<dyn MetadataStore>, objects: &Arc<dyn ObjectStore>, collected: &Collected, writer: &mut Writer<'_>) -> Result<()> {
+async fn write_packs(
+    metadata: &Arc<dyn MetadataStore>,
+    objects: &Arc<dyn ObjectStore>,
+    collected: &Collected,
+    writer: &mut Writer<'_>,
+) -> Result<()> {
     let commits = collected.commits.iter().map(|commit| (EntryKind::Commit, commit.0));
     let nodes = collected.nodes.iter().map(|node| (EntryKind::Node, node.0));
     let (mut pack, mut bytes) = (PackBuilder::new(), 0);

@@ -17,8 +17,8 @@ use crate::repository::release;
 use crate::store::Store;
 use crate::tree::{Node, judge_node};
 use crate::{
-    BranchInfo, Commit, CommitId, EntryKind, EntryOwner, Error, FsckOptions, HeadMove, HeadStep, MetadataDump, MetadataStore, MetadataWrite, NodeHash,
-    PackIndex, Publication, Result, TagInfo, check_ref_name,
+    BranchInfo, Commit, CommitId, EntryKind, EntryOwner, Error, FsckOptions, HeadMove, HeadStep, MetadataDump, MetadataStore, MetadataWrite,
+    NodeHash, PackIndex, Publication, Result, TagInfo, check_ref_name,
 };
 
 /// Marks are raised by a multiple of this where a repository is cloned.

@@ -10,8 +10,8 @@ use object_store::memory::InMemory;
 
 use super::*;
 use crate::{
-    Change, CommitId, CommitRequest, Error, FsckOptions, Key, KeyKind, MemoryMetadata, MetadataStore, MetadataWrite, Publication, RefSpec, Repository,
-    RepositoryOptions, Result, fsck,
+    Change, CommitId, CommitRequest, Error, FsckOptions, Key, KeyKind, MemoryMetadata, MetadataStore, MetadataWrite, Publication, RefSpec,
+    Repository, RepositoryOptions, Result, fsck,
 };
 
 struct Side {

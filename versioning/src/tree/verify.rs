@@ -37,7 +37,10 @@ pub(crate) struct ChildRef {
 /// The children of an inner node; none of a leaf.
 pub(crate) fn children(node: &Node) -> Vec<ChildRef> {
     let items = if node.is_leaf() { 0 } else { node.len() };
-    (0..items).map(|index| (node.key_bytes(index), node.child(index))).map(|(key, child)| ChildRef { key, hash: child.hash, entries: child.entries }).collect()
+    (0..items)
+        .map(|index| (node.key_bytes(index), node.child(index)))
+        .map(|(key, child)| ChildRef { key, hash: child.hash, entries: child.entries })
+        .collect()
 }
 
 /// The entries of a leaf; none of an inner node.
