@@ -100,6 +100,8 @@ pub async fn restore(data: &Path, repository: &str, backup: &Path, options: Rest
     match &restored {
         Ok(_) => {
             remove_dir(&folder.online)?;
+            // What SQLite left beside the database that was moved aside would be taken for the new one's.
+            remove_database(&folder.metadata)?;
             let named = std::fs::rename(&draft, &folder.metadata);
             named.map_err(Error::io(format!("naming {}", folder.metadata.display())))?;
             let parent = folder.metadata.parent().unwrap_or(&folder.metadata);
