@@ -29,7 +29,7 @@ fn shell() -> Shell {
 fn push(shell: &Shell, time: u32, temp: u32) {
     // With enough others to fill a small segment of the log.
     let row = |origin: &str| format!("{{\"origin\": \"{origin}\", \"time\": \"2014-01-01T{time:02}:00:00Z\", \"temp\": {temp}}}\n");
-    let rows: String = (0..100).map(|n| row(&format!("A{n:02}"))).chain([row("JFK")]).collect();
+    let rows: String = (0..1_000).map(|n| row(&format!("A{n:03}"))).chain([row("JFK")]).collect();
     let done = shell.run_with("push weather", &rows);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     shell.ok("flush");
@@ -98,7 +98,7 @@ fn a_backup_is_restored_and_the_log_goes_on_from_its_offset_with_nothing_given_t
 
 #[test]
 fn a_backup_whose_rows_the_log_has_forgotten_is_rolled_forward_to_the_commit_that_holds_them() {
-    let (main, before, _) = restored(4096);
+    let (main, before, _) = restored(1 << 16);
     assert_eq!(main["moved_from"], before, "{main}");
 }
 
@@ -113,14 +113,14 @@ fn restored(segment_bytes: u64) -> (Json, Json, Json) {
         .arg(shell.path().join("data"))
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
-        .spawn();
-    rest_until_serving(&shell);
+        .spawn()
+        .unwrap();
+    rest_until_serving(&shell, &mut server);
     assert!(shell.ok("backup saved").contains("2 branches and 1 tags"));
     let backed_up = shell.json("log")[0]["id"].clone();
     push(&shell, 2, 20);
     push(&shell, 3, 30);
     let last = shell.json("log")[0]["id"].clone();
-    let server = server.as_mut().unwrap();
     std::process::Command::new("kill").arg(server.id().to_string()).status().unwrap();
     server.wait().unwrap();
 
@@ -152,11 +152,12 @@ LGA,2015-01-01T06:00:00Z,1.0,
 }
 
 /// Waits until a server of the folder answers, and writes a spine for later.
-fn rest_until_serving(shell: &Shell) {
+fn rest_until_serving(shell: &Shell, server: &mut std::process::Child) {
     let mut times = String::from("origin,event_timestamp\n");
     (1..4).for_each(|hour| times.push_str(&format!("JFK,2014-01-01T{hour:02}:30:00Z\n")));
     shell.file("spine.csv", &times);
     while !shell.path().join("data/server.json").exists() {
+        assert!(server.try_wait().unwrap().is_none(), "the server ended");
         std::thread::yield_now();
     }
 }

@@ -52,6 +52,12 @@ fn the_folder_of_the_first_release_opens_reads_the_same_and_is_written_to() {
     assert_eq!(shell.json("fsck")["whole"], true);
 }
 
+/// As the header's checksum is computed.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
 #[test]
 fn a_log_of_a_newer_format_is_refused_with_what_to_do() {
     let shell = Shell::new();
@@ -59,9 +65,11 @@ fn a_log_of_a_newer_format_is_refused_with_what_to_do() {
     unpack(&data);
     let log = data.join("wal/1/00000000000000000000.log");
     let mut bytes = std::fs::read(&log).unwrap();
-    // The header begins with a magic of seven bytes and the version.
-    assert_eq!(bytes[7], 1);
-    bytes[7] = 2;
+    // The header begins with eight bytes of magic and the version.
+    assert_eq!(bytes[8..10], [0, 1]);
+    bytes[9] = 2;
+    let checksum = crc32(&bytes[..32]).to_be_bytes();
+    bytes[32..36].copy_from_slice(&checksum);
     std::fs::write(&log, bytes).unwrap();
     let (status, stderr) = shell.fails("serve --listen 127.0.0.1:0");
     assert_eq!(status, 1);

@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::folder::RepositoryFolder;
 
 /// How far every mark is raised beyond the backup's.
-pub(super) const ROOM: u64 = 1 << 16;
+const ROOM: u64 = 1 << 16;
 
 const PAGE: usize = 1_000;
 const AUTHOR: &str = "anabranch";
@@ -100,6 +100,8 @@ pub async fn restore(data: &Path, repository: &str, backup: &Path, options: Rest
     match &restored {
         Ok(_) => {
             remove_dir(&folder.online)?;
+            // What SQLite left beside the database that was moved aside would be taken for the new one's.
+            remove_database(&folder.metadata)?;
             let named = std::fs::rename(&draft, &folder.metadata);
             named.map_err(Error::io(format!("naming {}", folder.metadata.display())))?;
             let parent = folder.metadata.parent().unwrap_or(&folder.metadata);

@@ -122,6 +122,7 @@ impl Repository {
     /// A ref's commit, and how messages call it.
     pub(super) async fn named(&self, spec: &RefSpec) -> Result<(CommitId, String)> {
         let resolved = self.resolve(spec).await?;
+        self.check_kept(&resolved.commit).await?;
         let name = resolved.branch.map_or_else(|| spec.to_string(), |branch| format!("branch:{}", branch.name));
         Ok((resolved.commit, name))
     }

@@ -50,7 +50,10 @@ impl Repository {
         check_writes(&request.metadata_writes)?;
         let mut branch = self.branch(onto).await?;
         let commit = self.commit_info(&self.resolve(&request.commit).await?.commit).await?;
-        let parent = self.store.commit(&parent(&commit, request.parent)?).await?;
+        let above = parent(&commit, request.parent)?;
+        self.check_kept(&commit.id).await?;
+        self.check_kept(&above).await?;
+        let parent = self.store.commit(&above).await?;
         let (message, request) = (request.message.clone().unwrap_or_else(|| message(operation, &commit)), Arc::new(request));
         let roots = match operation {
             Operation::Revert => [commit.commit.root, parent.root],

@@ -28,6 +28,7 @@ impl Repository {
         check_writes(&request.metadata_writes)?;
         self.branch(branch).await?;
         let to = self.resolve(&request.to).await?.commit;
+        self.check_kept(&to).await?;
         let job = ResetJob { request, to };
         match self.committers.ask(branch, |answer| Job::Move(Box::new(MoveJob::Reset(job)), answer)).await? {
             Moved::Reset(reset) => Ok(reset),
