@@ -31,6 +31,7 @@ pub(crate) use changes::ApplyRequest;
 pub(crate) use datasets::DatasetRequest;
 pub(crate) use definitions::{Planned, Proposal};
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
+pub(crate) use objects::{PutObjects, Wanted};
 pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;
 pub(crate) use uploads::Spool;

@@ -1,5 +1,7 @@
 //! Between what the domain layer gives and the messages of the contract.
 
+pub(crate) mod objects;
+
 use anabranch_core::definition::Definition;
 use anabranch_core::selection::Selection;
 use anabranch_ingest::quarantine::QuarantinedRow;

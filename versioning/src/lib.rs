@@ -12,6 +12,7 @@ pub mod files;
 mod hash;
 mod key;
 mod metadata;
+pub mod object;
 mod objects;
 mod pack;
 mod refs;
@@ -30,6 +31,10 @@ pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
 pub use metadata::{
     BranchInfo, HeadMove, HeadStep, Location, MemoryMetadata, MetadataStore, MetadataWrite, Publication, ReflogEntry, SqliteMetadata, TagInfo,
+};
+pub use object::{
+    ObjectAddress, ObjectChange, ObjectCommit, ObjectCondition, ObjectEntry, ObjectImport, ObjectInfo, ObjectItem, ObjectPage, ObjectQuery,
+    ObjectReader, ObjectWriter, ObjectsCommitted, check_object_path, object_key,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use pack::{EntryKind, IndexEntry, PackIndex};

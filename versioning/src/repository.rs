@@ -8,6 +8,7 @@ mod committer;
 mod draft;
 mod history;
 mod names;
+mod objects;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -120,6 +121,7 @@ pub struct Repository {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     committers: Committers,
+    ids: Arc<dyn Ids>,
 }
 
 impl Repository {
@@ -145,7 +147,7 @@ impl Repository {
             store.metadata.create_branch(MAIN, &head, clock.now(), "anabranch").await?;
         }
         let committers = Committers::new(store.clone(), clock.clone(), options.group_limit);
-        Ok(Arc::new(Self { name: options.name, store, clock, committers }))
+        Ok(Arc::new(Self { name: options.name, store, clock, committers, ids }))
     }
 
     /// What it is called.

@@ -13,13 +13,13 @@ use crate::tree::{Node, NodeReader};
 use crate::{Commit, CommitId, Digest, EntryKind, Error, MetadataStore, NodeHash, PackIndex, Result};
 
 /// The longest blob: larger things are data files.
-const MAX_BLOB_BYTES: usize = 64 << 20;
+pub(crate) const MAX_BLOB_BYTES: usize = 64 << 20;
 
 /// Reads and writes immutable things.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) metadata: Arc<dyn MetadataStore>,
-    objects: Arc<dyn ObjectStore>,
+    pub(crate) objects: Arc<dyn ObjectStore>,
     cache: Cache<[u8; 32], Cached>,
 }
 
