@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, history, ingest, online, quarantine, refs, rows, serve};
+use crate::commands::{dataset, definitions, history, ingest, object, online, quarantine, refs, rows, serve};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Merge(history::Merge),
     /// List and show rows that were refused
     Quarantine(quarantine::Quarantine),
+    /// Put, get, list, move and delete files under version control
+    Object(object::Object),
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub(crate) mod dataset;
 pub(crate) mod definitions;
 pub(crate) mod history;
 pub(crate) mod ingest;
+pub(crate) mod object;
 pub(crate) mod online;
 pub(crate) mod quarantine;
 pub(crate) mod refs;
@@ -37,5 +38,6 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Diff(diff) => history::diff(client, diff, output).await,
         Command::Merge(merge) => history::merge(client, merge, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
+        Command::Object(object) => object::object(client, object, output).await,
     }
 }

@@ -1,7 +1,7 @@
 //! The Rust client of Anabranch.
 //!
 //! In reading order: [`client`] (connecting, and what a call is about), [`error`], [`definitions`] (plan and apply), [`versions`] (branches, tags,
-//! history), [`rows`] (push, delete, flush, status, quarantine), [`files`] and [`bulk`] (large amounts), [`online`] (lookups), [`historical`]
+//! history), [`rows`] (push, delete, flush, status, quarantine), [`files`] and [`bulk`] (large amounts), [`objects`] (files under version control), [`online`] (lookups), [`historical`]
 //! (point-in-time datasets and reading a view), [`datasets`] (saved ones), [`session`] (what a server says of itself) and [`local`] (a private server
 //! for a folder). Definitions themselves are `anabranch-core`'s and come again here.
 //!
@@ -27,6 +27,8 @@ pub mod versions;
 pub mod bulk;
 pub mod files;
 pub mod rows;
+
+pub mod objects;
 
 pub mod datasets;
 pub mod historical;
@@ -57,6 +59,7 @@ pub use files::FileOptions;
 pub use flight::Reader;
 pub use historical::{Dataset, HistoricalQuery, ReadQuery, Table};
 pub use local::Launcher;
+pub use objects::{NewObject, Object, ObjectCondition, ObjectDownload, ObjectPage, ObjectQuery, ObjectSource, ObjectsCommitted};
 pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
 pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
 pub use session::ServerInfo;
