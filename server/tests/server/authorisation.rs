@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use anabranch_proto::v1;
 use anabranch_proto::v1::file_chunk::Part;
 use anabranch_proto::v1::flight_command::Command;
+use anabranch_proto::v1::objects_client::ObjectsClient;
 use anabranch_server::auth::{Action, AllowLoopback, Authorizer, Caller};
 use anabranch_server::{Error, Result};
 use arrow_flight::Ticket;
@@ -69,6 +70,11 @@ async fn every_rpc_asks_the_hook() {
                 let chunks = vec![v1::FileChunk { part: Some(Part::Header(header)) }];
                 server.ingest().ingest_file(stream::iter(chunks)).await.unwrap_err()
             }
+            "/anabranch.v1.Objects/Put" => {
+                let header = v1::put_object_chunk::Part::Header(v1::PutObjectsHeader::default());
+                let chunks = vec![v1::PutObjectChunk { part: Some(header) }];
+                ObjectsClient::new(server.channel.clone()).put(stream::iter(chunks)).await.unwrap_err()
+            }
             path => call(&server, path).await.unwrap_err(),
         };
         assert_eq!(status.code(), Code::PermissionDenied, "{path}: {status}");
@@ -87,6 +93,7 @@ async fn every_route_asks_the_hook() {
     let body = |method: &str, path: &str| match (method, path) {
         ("POST", "/v1/branches" | "/v1/tags") => r#"{"name": "a"}"#,
         ("POST", "/v1/merge") => r#"{"source": "a"}"#,
+        ("POST", "/v1/copy-object" | "/v1/rename-object" | "/v1/import-objects") => r#"{"from": "a"}"#,
         ("POST", "/v1/online-features") => r#"{"service": "model", "keys": {}}"#,
         _ => "",
     };
