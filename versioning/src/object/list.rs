@@ -40,7 +40,7 @@ impl ObjectQuery {
     }
 
     /// What a path shows as, where it is not listed itself.
-    fn common<'a>(&self, path: &'a str) -> Option<&'a str> {
+    pub(super) fn common<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(&self.prefix).filter(|_| !self.delimiter.is_empty())?;
         rest.find(&self.delimiter).map(|at| &path[..self.prefix.len() + at + self.delimiter.len()])
     }

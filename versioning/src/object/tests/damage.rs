@@ -8,7 +8,7 @@ type Edit = (&'static str, fn(&mut Vec<u8>));
 
 const EDITS: [Edit; 4] = [
     ("a flipped bit in the second piece", |bytes| bytes[PIECE_BYTES as usize + 100] ^= 4),
-    ("a byte cut off", |bytes| drop(bytes.pop())),
+    ("a byte cut off", |bytes| bytes.truncate(bytes.len() - 1)),
     ("a byte too many", |bytes| bytes.push(0)),
     ("other bytes of the same length", |bytes| bytes.reverse()),
 ];
