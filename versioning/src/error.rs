@@ -190,11 +190,11 @@ pub enum Error {
     #[error("object {path:?}: the imported original {address} has changed: {reason}; restore it or import it anew")]
     ImportChanged {
         /// The object.
-        path: String,
+        path: Box<str>,
         /// The original's path in the object store.
-        address: String,
+        address: Box<str>,
         /// What is different.
-        reason: String,
+        reason: Box<str>,
     },
     /// The repository is being closed.
     #[error("the repository is closing")]

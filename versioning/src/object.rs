@@ -227,9 +227,9 @@ impl ObjectEntry {
 
     /// What went wrong with the bytes: damage of ours, or a change of what was imported.
     fn wrong(&self, path: &str, reason: impl Into<String>) -> Error {
-        let reason = reason.into();
+        let reason: String = reason.into();
         match &self.address {
-            ObjectAddress::Imported(address) => Error::ImportChanged { path: path.to_owned(), address: address.clone(), reason },
+            ObjectAddress::Imported(address) => Error::ImportChanged { path: path.into(), address: address.as_str().into(), reason: reason.into() },
             _ => Error::corrupt(self.named(path), reason),
         }
     }

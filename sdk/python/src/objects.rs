@@ -70,9 +70,12 @@ impl PythonFile {
         tokio::task::spawn_blocking(move || {
             loop {
                 let part = Python::try_attach(|py| file.call_method1(py, "read", (READ_BYTES,))?.extract::<Vec<u8>>(py));
-                let part = part.unwrap_or_else(|| Ok(Vec::new())).map_err(|error| io::Error::other(error.to_string()));
-                let last = part.as_ref().map_or(true, Vec::is_empty);
-                if last && part.is_ok() || sender.blocking_send(part).is_err() || last {
+                let part = match part {
+                    Some(part) => part.map_err(|error| io::Error::other(error.to_string())),
+                    None => Err(io::Error::other("the interpreter is ending")),
+                };
+                let (ended, failed) = (part.as_ref().is_ok_and(Vec::is_empty), part.is_err());
+                if ended || sender.blocking_send(part).is_err() || failed {
                     return;
                 }
             }

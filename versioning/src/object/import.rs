@@ -74,7 +74,7 @@ pub(crate) async fn originals(store: &Store, import: &ObjectImport) -> Result<Ve
 pub(crate) async fn hash_original(store: &Store, path: &str, original: &ObjectMeta) -> Result<ObjectEntry> {
     let location = &original.location;
     super::check_object_path(path)?;
-    let changed = |reason: &str| Error::ImportChanged { path: path.to_owned(), address: location.to_string(), reason: reason.to_owned() };
+    let changed = |reason: &str| Error::ImportChanged { path: path.into(), address: location.as_ref().into(), reason: reason.into() };
     let failed = |error| match error {
         object_store::Error::NotFound { .. } => changed("it is missing"),
         error => Error::backend(format!("reading {location}"), error),

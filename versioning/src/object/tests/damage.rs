@@ -104,7 +104,7 @@ async fn a_changed_original_is_told_as_changed_and_not_as_damage() {
         std::fs::write(&original, changed).unwrap();
         let (given, error) = read_until_it_fails(&fixture, "runs/1.tar").await;
         assert!(
-            matches!(&error, Error::ImportChanged { path, address, .. } if path == "runs/1.tar" && address == "import/run.tar"),
+            matches!(&error, Error::ImportChanged { path, address, .. } if &**path == "runs/1.tar" && &**address == "import/run.tar"),
             "{damage}: {error}"
         );
         assert!(content.starts_with(&given) && given.len() <= PIECE_BYTES as usize, "{damage}");
