@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, history, ingest, maintenance, merging, online, quarantine, refs, rows, serve};
+use crate::commands::{dataset, definitions, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]
@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Reset(merging::Reset),
     /// List and show rows that were refused
     Quarantine(quarantine::Quarantine),
+    /// Put, get, list, move and delete files under version control
+    Object(object::Object),
     /// Verify a data folder and name what is damaged
     Fsck(maintenance::Fsck),
     /// Back the metadata database of a data folder up

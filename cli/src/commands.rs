@@ -6,6 +6,7 @@ pub(crate) mod history;
 pub(crate) mod ingest;
 pub(crate) mod maintenance;
 pub(crate) mod merging;
+pub(crate) mod object;
 pub(crate) mod online;
 pub(crate) mod quarantine;
 pub(crate) mod refs;
@@ -44,6 +45,7 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::CherryPick(pick) => merging::cherry_pick(client, pick, output).await,
         Command::Reset(reset) => merging::reset(client, reset, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
+        Command::Object(object) => object::object(client, object, output).await,
         Command::Fsck(_) | Command::Backup(_) | Command::Restore(_) | Command::Export(_) | Command::Import(_) | Command::History(_) => {
             Err(Error::Usage("this works on a data folder and needs no server".to_owned()))
         }

@@ -39,6 +39,7 @@ pub(crate) use history::{DiffLine, DiffReport, DiffRequest, KindCount, LogReques
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
 pub(crate) use keys::key_text;
 pub(crate) use merges::{MergeOptions, Merged, Replay, ReplayOptions, ResetOptions};
+pub(crate) use objects::{PutObjects, Wanted};
 pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;
 pub(crate) use upkeep::upkeep_hourly;

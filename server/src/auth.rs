@@ -50,6 +50,10 @@ pub enum Verb {
     ReadDataset,
     /// Keep a dataset under a name.
     SaveDataset,
+    /// Read and list objects.
+    ReadObjects,
+    /// Put, delete, copy, rename and import objects.
+    WriteObjects,
 }
 
 impl Verb {
@@ -73,6 +77,8 @@ impl Verb {
             Self::Lookup => "lookup",
             Self::ReadDataset => "read_dataset",
             Self::SaveDataset => "save_dataset",
+            Self::ReadObjects => "read_objects",
+            Self::WriteObjects => "write_objects",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod datasets;
 mod ingest;
+mod objects;
 mod online;
 mod registry;
 mod server;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use anabranch_proto::v1::datasets_server::DatasetsServer;
 use anabranch_proto::v1::ingest_server::IngestServer;
+use anabranch_proto::v1::objects_server::ObjectsServer;
 use anabranch_proto::v1::online_server::OnlineServer;
 use anabranch_proto::v1::registry_server::RegistryServer;
 use anabranch_proto::v1::server_server::ServerServer;
@@ -41,6 +43,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(IngestServer::new(grpc.clone()).max_decoding_message_size(limit))
         .add_service(OnlineServer::new(grpc.clone()).max_decoding_message_size(limit))
         .add_service(DatasetsServer::new(grpc.clone()))
+        .add_service(ObjectsServer::new(grpc.clone()).max_decoding_message_size(limit))
         .add_service(ServerServer::new(grpc));
     routes.routes()
 }

@@ -6,6 +6,7 @@
 mod call;
 mod definitions;
 mod ingest;
+mod objects;
 mod online;
 mod operations;
 mod versions;
@@ -51,6 +52,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/status"),
     ("GET", "/v1/quarantine"),
     ("POST", "/v1/online-features"),
+    ("GET", "/v1/objects"),
+    ("GET", "/v1/objects/{*path}"),
+    ("PUT", "/v1/objects/{*path}"),
+    ("DELETE", "/v1/objects/{*path}"),
+    ("POST", "/v1/copy-object"),
+    ("POST", "/v1/rename-object"),
+    ("POST", "/v1/import-objects"),
 ];
 
 /// A JSON answer, or an error in JSON.
@@ -83,6 +91,11 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/status", get(ingest::status))
         .route("/v1/quarantine", get(ingest::quarantine))
         .route("/v1/online-features", post(online::online_features))
+        .route("/v1/objects", get(objects::list))
+        .route("/v1/objects/{*path}", get(objects::get).put(objects::put).delete(objects::delete))
+        .route("/v1/copy-object", post(objects::copy))
+        .route("/v1/rename-object", post(objects::rename))
+        .route("/v1/import-objects", post(objects::import))
         .with_state(Arc::clone(app))
 }
 

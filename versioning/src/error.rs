@@ -188,6 +188,38 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// A path cannot name an object.
+    #[error("{path:?} cannot name an object: {reason}")]
+    ObjectPath {
+        /// The path as given, or its beginning.
+        path: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+    /// There is no object of this path.
+    #[error("no object {0:?}")]
+    NoObject(String),
+    /// There is nothing to import at this place of the object store.
+    #[error("no file and no folder {0:?} in the object store")]
+    NoOriginal(String),
+    /// What a change of an object expects does not hold; nothing was changed.
+    #[error("object {path:?}: {reason}; read it again and retry")]
+    ObjectCondition {
+        /// The object.
+        path: String,
+        /// What is there instead.
+        reason: String,
+    },
+    /// A file that was imported is no longer what it was; it is not ours to repair.
+    #[error("object {path:?}: the imported original {address} has changed: {reason}; restore it or import it anew")]
+    ImportChanged {
+        /// The object.
+        path: Box<str>,
+        /// The original's path in the object store.
+        address: Box<str>,
+        /// What is different.
+        reason: Box<str>,
+    },
     /// The repository is being closed.
     #[error("the repository is closing")]
     Closing,
@@ -196,8 +228,12 @@ pub enum Error {
 impl Kinded for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::RefName { .. } | Self::RefSyntax { .. } | Self::Invalid { .. } | Self::Ambiguous(_) => ErrorKind::InvalidArgument,
+            Self::RefName { .. } | Self::RefSyntax { .. } | Self::Invalid { .. } | Self::Ambiguous(_) | Self::ObjectPath { .. } => {
+                ErrorKind::InvalidArgument
+            }
             Self::NoRef(_) | Self::NoBranch(_) | Self::NoTag(_) | Self::NoCommit(_) | Self::NoBlob(_) => ErrorKind::NotFound,
+            Self::NoObject(_) | Self::NoOriginal(_) => ErrorKind::NotFound,
+            Self::ObjectCondition { .. } | Self::ImportChanged { .. } => ErrorKind::FailedPrecondition,
             Self::BranchExists(_)
             | Self::TagExists(_)
             | Self::Expect { .. }

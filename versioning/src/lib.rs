@@ -15,6 +15,7 @@ mod hash;
 mod key;
 mod merge;
 mod metadata;
+pub mod object;
 mod objects;
 mod owner;
 mod pack;
@@ -42,6 +43,10 @@ pub use merge::{
 pub use metadata::{
     BranchInfo, Fence, HeadMove, HeadStep, LeaseState, Location, MemoryMetadata, MetadataDump, MetadataStore, MetadataWrite, PackSummary,
     PostgresMetadata, Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
+};
+pub use object::{
+    ObjectAddress, ObjectChange, ObjectCommit, ObjectCondition, ObjectEntry, ObjectImport, ObjectInfo, ObjectItem, ObjectPage, ObjectQuery,
+    ObjectReader, ObjectWriter, ObjectsCommitted, check_object_path, object_key,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use owner::{EntryOwner, FileRef, Named};

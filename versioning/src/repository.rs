@@ -11,6 +11,7 @@ mod history;
 mod lease;
 mod merge;
 mod names;
+mod objects;
 pub(crate) mod release;
 mod replay;
 mod reset;
@@ -92,6 +93,7 @@ pub struct Repository {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     committers: Committers,
+    ids: Arc<dyn Ids>,
     resolvers: Arc<Resolvers>,
     /// Whether any root was ever released; only then is looked for it.
     releases: AtomicBool,
@@ -123,7 +125,7 @@ impl Repository {
         let lease = options.lease.map(|lease| lease.of_this_instance(ids.as_ref()));
         let committers = Committers::new(store.clone(), clock.clone(), options.group_limit, lease);
         let releases = AtomicBool::new(release::any_released(store.metadata.as_ref()).await?);
-        Ok(Arc::new(Self { name: options.name, store, clock, committers, resolvers, releases }))
+        Ok(Arc::new(Self { name: options.name, store, clock, committers, ids, resolvers, releases }))
     }
 
     /// What it is called.

@@ -17,7 +17,7 @@ use crate::tree::{Node, NodeReader};
 use crate::{Commit, CommitId, Digest, EntryKind, Error, MetadataStore, NodeHash, PackId, PackIndex, Result};
 
 /// The longest blob: larger things are data files.
-const MAX_BLOB_BYTES: usize = 64 << 20;
+pub(crate) const MAX_BLOB_BYTES: usize = 64 << 20;
 
 /// Entries of a pack that are compressed by one thread, and
 const SHARE: usize = 512;

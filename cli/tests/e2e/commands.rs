@@ -167,3 +167,61 @@ fn a_second_server_on_a_folder_names_the_first() {
     Command::new("kill").arg(first.id().to_string()).status().unwrap();
     assert!(first.wait().unwrap().success());
 }
+
+#[test]
+fn files_are_put_listed_read_moved_and_deleted() {
+    let shell = Shell::new();
+    std::fs::create_dir_all(shell.path().join("runs/deep")).unwrap();
+    let big: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 253) as u8).collect();
+    std::fs::write(shell.path().join("runs/net.bin"), &big).unwrap();
+    shell.file("runs/deep/notes.txt", "notes");
+    let put = shell.json("object put -r runs experiments/1 -m first");
+    assert_eq!((&put["changed"], put["objects"].as_array().unwrap().len()), (&true.into(), 2));
+    assert_eq!(shell.json("log")[0]["message"], "first");
+    let stdin = shell.run_with("object put - stdin.json --json", "{}");
+    assert_eq!(serde_json::from_slice::<Json>(&stdin.stdout).unwrap()["objects"][0]["content_type"], "application/json");
+    assert_eq!(shell.ok("object get stdin.json -"), "{}");
+    assert!(shell.ok("object ls").contains("experiments/\n") && !shell.ok("object ls").contains("net.bin"));
+    assert_eq!(shell.json("object ls experiments/ -r")["objects"].as_array().unwrap().len(), 2);
+    assert_eq!(shell.json("object stat experiments/1/net.bin")["size"], 3_000_000);
+    shell.ok("object get experiments/1/net.bin");
+    assert!(std::fs::read(shell.path().join("net.bin")).unwrap() == big);
+    assert_eq!(shell.ok("object get experiments/1/deep/notes.txt - --offset 1 --length 3"), "ote");
+    shell.ok("object cp experiments/1/net.bin best.bin");
+    shell.ok("object mv best.bin kept.bin --if-absent");
+    shell.ok("object rm -r experiments/");
+    assert_eq!(shell.json("object ls -r")["objects"].as_array().unwrap().len(), 2);
+    shell.ok("object cp experiments/1/deep/notes.txt notes.txt --from-ref main~1");
+    let objects = folder_of_packs(&shell.path().join("data"));
+    std::fs::create_dir_all(objects.join("import")).unwrap();
+    std::fs::write(objects.join("import/archive.tar"), &big).unwrap();
+    assert_eq!(shell.json("object import import archive")["objects"][0]["path"], "archive/archive.tar");
+    for (line, status, said) in [
+        ("object get nothing -", 1, "nothing"),
+        ("object put runs", 2, "-r"),
+        ("object put features.yaml kept.bin --if-absent", 1, "kept.bin"),
+        ("object put features.yaml a//b", 1, "a//b"),
+        ("object put missing.bin", 1, "missing.bin"),
+        ("object put -", 2, "stdin"),
+        ("object rm -r nowhere/", 1, "nowhere"),
+        ("object import blobs", 1, "blobs"),
+        ("object get kept.bin --offset 3", 2, "--offset"),
+        ("object rm kept.bin --ref main~1", 1, "main~1"),
+    ] {
+        let (found, stderr) = shell.fails(line);
+        assert_eq!(found, status, "{line}: {stderr}");
+        assert!(stderr.contains(said), "{line}: {stderr}");
+    }
+}
+
+/// The object store of a data folder.
+fn folder_of_packs(folder: &Path) -> std::path::PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.join("packs").is_dir() {
+            return folder;
+        }
+        folders.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()));
+    }
+    panic!("there are no packs in {}", folder.display());
+}

@@ -19,6 +19,7 @@ use crate::calls::{Call, Reply};
 use crate::definitions::kind_of;
 use crate::errors::{invalid, raised};
 use crate::input::{batch, reader};
+use crate::objects::NativeObjects;
 use crate::output::{NativeTable, json_to_python, time_to_python};
 
 /// A connection to a server, about one repository and ref.
@@ -51,7 +52,7 @@ fn made(client: Client) -> Reply {
     Box::new(move |py| Ok(Py::new(py, NativeClient { client, owner: std::process::id() })?.into_any()))
 }
 
-fn json<T: Serialize + Send + 'static>(reply: T) -> Reply {
+pub(crate) fn json<T: Serialize + Send + 'static>(reply: T) -> Reply {
     Box::new(move |py| match serde_json::to_value(&reply) {
         Ok(json) => json_to_python(py, &json),
         Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
@@ -361,6 +362,10 @@ impl NativeClient {
     fn reset(&self, to: String, expected: String, rewind_offsets: bool) -> PyResult<Call> {
         let (client, options) = (self.client()?, ResetOptions { expected, rewind_offsets });
         Ok(Call::new(async move { client.reset(&to, "", &options).await.map(json) }))
+    }
+
+    fn objects(&self) -> PyResult<NativeObjects> {
+        Ok(NativeObjects(self.client()?))
     }
 
     fn list_datasets(&self) -> PyResult<Call> {

@@ -1,6 +1,6 @@
 //! The native half of the Python package: the Rust client, its values in Python's terms, and the command line.
 //!
-//! In reading order: [`calls`] (one way of running a call, blocking or asyncio), [`client`] (the calls), [`input`] and [`output`] (rows in and out),
+//! In reading order: [`calls`] (one way of running a call, blocking or asyncio), [`client`] (the calls), [`input`] and [`output`] (rows in and out), [`objects`],
 //! [`definitions`] and [`errors`]. What a user sees, defaults and documentation among it, is Python: `python/anabranch/`.
 
 mod calls;
@@ -8,6 +8,7 @@ mod client;
 mod definitions;
 mod errors;
 mod input;
+mod objects;
 mod output;
 
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ fn _anabranch(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<calls::Call>()?;
     module.add_class::<calls::Running>()?;
     module.add_class::<client::NativeClient>()?;
+    module.add_class::<objects::NativeObjects>()?;
     module.add_class::<output::NativeTable>()?;
     module.add_function(wrap_pyfunction!(client::connect, module)?)?;
     module.add_function(wrap_pyfunction!(client::open, module)?)?;

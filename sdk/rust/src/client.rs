@@ -12,6 +12,7 @@ use std::time::Duration;
 use anabranch_proto::v1;
 use anabranch_proto::v1::datasets_client::DatasetsClient;
 use anabranch_proto::v1::ingest_client::IngestClient;
+use anabranch_proto::v1::objects_client::ObjectsClient;
 use anabranch_proto::v1::online_client::OnlineClient;
 use anabranch_proto::v1::registry_client::RegistryClient;
 use anabranch_proto::v1::server_client::ServerClient;
@@ -207,6 +208,10 @@ impl Client {
 
     pub(crate) fn datasets(&self) -> DatasetsClient<Channel> {
         DatasetsClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub(crate) fn objects_service(&self) -> ObjectsClient<Channel> {
+        ObjectsClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     pub(crate) fn server(&self) -> ServerClient<Channel> {

@@ -2,9 +2,9 @@
 //!
 //! In reading order: [`client`] (connecting, and what a call is about), [`error`], [`definitions`] (plan and apply), [`versions`] (branches and tags),
 //! [`history`] (commits, log, difference), [`merging`] (merge, revert, cherry-pick, reset), [`rows`] (push, delete, flush, status, quarantine),
-//! [`files`] and [`bulk`] (large amounts), [`online`] (lookups), [`historical`] (point-in-time datasets and reading a view), [`datasets`] (saved
-//! ones), [`session`] (what a server says of itself) and [`local`] (a private server for a folder). Definitions themselves are `anabranch-core`'s and
-//! come again here.
+//! [`files`] and [`bulk`] (large amounts), [`objects`] (files under version control), [`online`] (lookups), [`historical`] (point-in-time datasets and
+//! reading a view), [`datasets`] (saved ones), [`session`] (what a server says of itself) and [`local`] (a private server for a folder). Definitions
+//! themselves are `anabranch-core`'s and come again here.
 //!
 //! ```no_run
 //! use anabranch_client::{Changes, Client, Definition, Entity, FeatureView, Rows, Scalar};
@@ -30,6 +30,8 @@ pub mod versions;
 pub mod bulk;
 pub mod files;
 pub mod rows;
+
+pub mod objects;
 
 pub mod datasets;
 pub mod historical;
@@ -62,6 +64,7 @@ pub use historical::{Dataset, HistoricalQuery, ReadQuery, Table};
 pub use history::{Commit, Diff, DiffQuery, Difference, FieldDifference, KindSummary, LogQuery, ShowQuery, Shown, StoredValue};
 pub use local::Launcher;
 pub use merging::{Conflict, Conflicts, MergeOptions, Merged, ReplayOptions, Replayed, Reset, ResetOptions, Strategy};
+pub use objects::{NewObject, Object, ObjectCondition, ObjectDownload, ObjectPage, ObjectQuery, ObjectSource, ObjectsCommitted};
 pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
 pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
 pub use session::ServerInfo;

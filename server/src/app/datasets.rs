@@ -5,12 +5,11 @@ use std::sync::Arc;
 use anabranch_core::selection::Selection;
 use anabranch_offline_store::dataset::{CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest};
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
-use anabranch_versioning::{Change, CommitId, CommitRequest};
+use anabranch_versioning::{CommitId, ObjectChange, ObjectCommit, ObjectCondition};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::Scope;
-use super::objects::{ObjectEntry, object_key};
 use crate::error::{Error, Result};
 
 pub(super) const FOLDER: &str = "datasets/";
@@ -90,14 +89,12 @@ impl Scope {
 
     /// Keeps a manifest under its name, in a commit of its own.
     async fn save(&self, author: &str, manifest: &DatasetManifest) -> Result<()> {
-        let bytes = manifest.to_bytes();
-        let size = bytes.len();
-        let digest = self.repo.versions.put_blob(bytes.into()).await?;
-        let entry = ObjectEntry::of_blob(&digest, CONTENT_TYPE, size).to_bytes();
-        let change = Change::put(object_key(&DatasetManifest::path(&manifest.name)?)?, entry);
-        let branch = self.branch().await?;
-        let request = CommitRequest::new(Self::author(author), format!("keep dataset {}", manifest.name), vec![change]);
-        self.repo.versions.commit(&branch.name, request).await?;
+        let (path, branch) = (DatasetManifest::path(&manifest.name)?, self.branch().await?);
+        let mut writer = self.repo.versions.object_writer(&path, CONTENT_TYPE)?;
+        writer.write(&manifest.to_bytes()).await?;
+        let put = ObjectChange::Put { path, entry: writer.finish().await?, condition: ObjectCondition::Any };
+        let commit = ObjectCommit::new(Self::author(author), format!("keep dataset {}", manifest.name), vec![put]);
+        self.repo.versions.commit_objects(&branch.name, commit).await?;
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! A request in the hands of a handler: who calls, what it asks, what it brings.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Query, Request};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -58,6 +59,30 @@ impl Call {
     /// Whether the body is of a content type.
     pub(super) fn is(&self, content_type: &str) -> bool {
         self.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(content_type.as_bytes()))
+    }
+
+    /// A header, if it is there and is text.
+    pub(super) fn header(&self, name: http::HeaderName) -> Option<String> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    }
+
+    /// The next bytes of the body, for a body of any length; `None` at its end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+            let frame = frame.map_err(|error| Error::argument("body", format!("it broke off: {error}")))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads what is left of the body and keeps nothing of it, unless the sender waits to be asked for it.
+    pub(super) async fn discard(&mut self) {
+        if !self.headers.contains_key(EXPECT) {
+            discard(std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner)).into_data_stream()).await;
+        }
     }
 
     /// The body as one JSON object.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use anabranch_proto::v1;
 use anabranch_proto::v1::file_chunk::Part;
 use anabranch_proto::v1::flight_command::Command;
+use anabranch_proto::v1::objects_client::ObjectsClient;
 use anabranch_server::auth::{Action, AllowLoopback, Authorizer, Caller};
 use anabranch_server::{Error, Result};
 use arrow_flight::Ticket;
@@ -69,6 +70,11 @@ async fn every_rpc_asks_the_hook() {
                 let chunks = vec![v1::FileChunk { part: Some(Part::Header(header)) }];
                 server.ingest().ingest_file(stream::iter(chunks)).await.unwrap_err()
             }
+            "/anabranch.v1.Objects/Put" => {
+                let header = v1::put_object_chunk::Part::Header(v1::PutObjectsHeader::default());
+                let chunks = vec![v1::PutObjectChunk { part: Some(header) }];
+                ObjectsClient::new(server.channel.clone()).put(stream::iter(chunks)).await.unwrap_err()
+            }
             path => call(&server, path).await.unwrap_err(),
         };
         assert_eq!(status.code(), Code::PermissionDenied, "{path}: {status}");
@@ -91,6 +97,7 @@ async fn every_route_asks_the_hook() {
         ("POST", "/v1/reset") => r#"{"to": "a"}"#,
         ("POST", "/v1/branches/rename") => r#"{"name": "a", "new_name": "b"}"#,
         ("POST", "/v1/branches/protect") => r#"{"name": "a", "protected": true}"#,
+        ("POST", "/v1/copy-object" | "/v1/rename-object" | "/v1/import-objects") => r#"{"from": "a"}"#,
         ("POST", "/v1/online-features") => r#"{"service": "model", "keys": {}}"#,
         _ => "",
     };

@@ -6,6 +6,7 @@ mod authorisation;
 mod bulk;
 mod datasets;
 mod life;
+mod objects;
 mod refusals;
 mod rows;
 mod support;

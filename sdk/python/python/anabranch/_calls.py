@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, Union
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar, Union
 
 from . import _anabranch as native
 from . import results, rows, tables
@@ -30,6 +30,9 @@ Time = Union[str, _datetime.datetime]
 
 Paths = Union[str, Sequence[str]]
 """Keys of the versioned map: a kind such as `feature`, or more of a key, such as `table/features/weather`."""
+
+ObjectData = Union[bytes, bytearray, memoryview, str, "os.PathLike[str]", BinaryIO]
+"""Bytes, the path of a file, or a file opened for reading bytes."""
 
 
 class Prepared(NamedTuple, Generic[T]):
@@ -245,6 +248,56 @@ class Calls:
     def dataset(self, name: str, ref: str | None) -> Prepared[results.SavedDataset]:
         return Prepared(self._at(ref).describe_dataset(name), lambda reply: results.SavedDataset(**reply))
 
+    def put_objects(
+        self,
+        objects: Iterable[tuple[str, ObjectData]],
+        content_type: str,
+        if_absent: bool,
+        if_match: str | None,
+        message: str,
+        progress: Callable[[int], object] | None,
+        ref: str | None,
+    ) -> Prepared[results.ObjectsCommitted]:
+        call = self._at(ref).objects().put(
+            [(path, _object_data(data)) for path, data in objects],
+            content_type=content_type,
+            if_absent=if_absent,
+            if_match=if_match,
+            message=message,
+            progress=progress,
+        )
+        return Prepared(call, results._objects_committed)
+
+    def get_object(self, path: str, start: int, end: int | None, ref: str | None) -> Prepared[bytes]:
+        return Prepared(self._at(ref).objects().get(path, start, end), bytes)
+
+    def download_object(
+        self, path: str, file: str | os.PathLike[str], progress: Callable[[int], object] | None, ref: str | None
+    ) -> Prepared[results.Object]:
+        return Prepared(self._at(ref).objects().download(path, os.fspath(file), progress), lambda reply: results.Object(**reply))
+
+    def stat_object(self, path: str, ref: str | None) -> Prepared[results.Object]:
+        return Prepared(self._at(ref).objects().stat(path), lambda reply: results.Object(**reply))
+
+    def list_objects(self, prefix: str, delimiter: str, limit: int | None, ref: str | None) -> Prepared[results.ObjectList]:
+        return Prepared(self._at(ref).objects().list(prefix, delimiter, limit), results._object_list)
+
+    def delete_objects(
+        self, paths: Iterable[str], if_match: str | None, message: str, ref: str | None
+    ) -> Prepared[results.ObjectsCommitted]:
+        return Prepared(self._at(ref).objects().delete(list(paths), if_match, message), results._objects_committed)
+
+    def copy_object(
+        self, source: str, to: str, source_ref: str, if_absent: bool, message: str, ref: str | None
+    ) -> Prepared[results.ObjectsCommitted]:
+        return Prepared(self._at(ref).objects().copy(source_ref, source, to, if_absent, message), results._objects_committed)
+
+    def rename_object(self, source: str, to: str, if_absent: bool, message: str, ref: str | None) -> Prepared[results.ObjectsCommitted]:
+        return Prepared(self._at(ref).objects().rename(source, to, if_absent, message), results._objects_committed)
+
+    def import_objects(self, source: str, to: str, if_absent: bool, message: str, ref: str | None) -> Prepared[results.ObjectsCommitted]:
+        return Prepared(self._at(ref).objects().import_files(source, to, if_absent, message), results._objects_committed)
+
     def info(self) -> Prepared[results.ServerInfo]:
         return Prepared(self.client.info(), results._info)
 
@@ -261,6 +314,14 @@ def _time(time: Time | None) -> str:
 
 def _name(of: Definition | str) -> str:
     return of if isinstance(of, str) else of.name
+
+
+def _object_data(data: ObjectData) -> object:
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    if isinstance(data, (bytes, str, os.PathLike)) or callable(getattr(data, "read", None)):
+        return data
+    raise InvalidArgument(f"a {type(data).__name__} is no data of an object: give bytes, a path or a file opened for reading bytes")
 
 
 def _milliseconds(seconds: float | None) -> int:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, Paths, Prepared, Time
+from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -320,6 +320,80 @@ class Client:
     async def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
         """See `anabranch.Client.dataset`."""
         return await _run(self._calls.dataset(name, ref))
+
+    async def put_object(
+        self,
+        path: str,
+        data: ObjectData,
+        *,
+        content_type: str = "",
+        if_absent: bool = False,
+        if_match: str | None = None,
+        message: str = "",
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.ObjectsCommitted:
+        """See `anabranch.Client.put_object`."""
+        return await _run(self._calls.put_objects([(path, data)], content_type, if_absent, if_match, message, progress, ref))
+
+    async def put_objects(
+        self,
+        objects: Mapping[str, ObjectData],
+        *,
+        if_absent: bool = False,
+        message: str = "",
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.ObjectsCommitted:
+        """See `anabranch.Client.put_objects`."""
+        return await _run(self._calls.put_objects(objects.items(), "", if_absent, None, message, progress, ref))
+
+    async def get_object(self, path: str, start: int = 0, end: int | None = None, *, ref: str | None = None) -> bytes:
+        """See `anabranch.Client.get_object`."""
+        return await _run(self._calls.get_object(path, start, end, ref))
+
+    async def download_object(
+        self,
+        path: str,
+        file: str | os.PathLike[str],
+        *,
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.Object:
+        """See `anabranch.Client.download_object`."""
+        return await _run(self._calls.download_object(path, file, progress, ref))
+
+    async def stat_object(self, path: str, *, ref: str | None = None) -> results.Object:
+        """See `anabranch.Client.stat_object`."""
+        return await _run(self._calls.stat_object(path, ref))
+
+    async def list_objects(self, prefix: str = "", *, delimiter: str = "", limit: int | None = None, ref: str | None = None) -> results.ObjectList:
+        """See `anabranch.Client.list_objects`."""
+        return await _run(self._calls.list_objects(prefix, delimiter, limit, ref))
+
+    async def delete_object(
+        self, path: str | Iterable[str], *, if_match: str | None = None, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """See `anabranch.Client.delete_object`."""
+        return await _run(self._calls.delete_objects([path] if isinstance(path, str) else path, if_match, message, ref))
+
+    async def copy_object(
+        self, source: str, to: str, *, source_ref: str = "", if_absent: bool = False, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """See `anabranch.Client.copy_object`."""
+        return await _run(self._calls.copy_object(source, to, source_ref, if_absent, message, ref))
+
+    async def rename_object(
+        self, source: str, to: str, *, if_absent: bool = False, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """See `anabranch.Client.rename_object`."""
+        return await _run(self._calls.rename_object(source, to, if_absent, message, ref))
+
+    async def import_objects(
+        self, source: str, to: str = "", *, if_absent: bool = False, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """See `anabranch.Client.import_objects`."""
+        return await _run(self._calls.import_objects(source, to, if_absent, message, ref))
 
     async def info(self) -> results.ServerInfo:
         """See `anabranch.Client.info`."""

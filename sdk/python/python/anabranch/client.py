@@ -6,13 +6,13 @@ Calls run natively without the GIL, and Ctrl-C ends one at once. A client may be
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, Paths, Prepared, Time
+from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -394,6 +394,88 @@ class Client:
     def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
         """One saved dataset."""
         return _run(self._calls.dataset(name, ref))
+
+    def put_object(
+        self,
+        path: str,
+        data: ObjectData,
+        *,
+        content_type: str = "",
+        if_absent: bool = False,
+        if_match: str | None = None,
+        message: str = "",
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.ObjectsCommitted:
+        """Puts a file under version control in a commit of its own, whatever its size.
+
+        `data` is bytes, the path of a file, or a file opened for reading bytes. Without a `content_type` the path's ending says it. With `if_absent`, or
+        with `if_match` and a checksum, raises `FailedPrecondition` where something, or another content, is there. The same content again makes no
+        commit.
+        """
+        return _run(self._calls.put_objects([(path, data)], content_type, if_absent, if_match, message, progress, ref))
+
+    def put_objects(
+        self,
+        objects: Mapping[str, ObjectData],
+        *,
+        if_absent: bool = False,
+        message: str = "",
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.ObjectsCommitted:
+        """Puts several files, by path, in one commit: all of them, or none."""
+        return _run(self._calls.put_objects(objects.items(), "", if_absent, None, message, progress, ref))
+
+    def get_object(self, path: str, start: int = 0, end: int | None = None, *, ref: str | None = None) -> bytes:
+        """The bytes of an object, or those from `start` to before `end`; every piece is verified against its checksum."""
+        return _run(self._calls.get_object(path, start, end, ref))
+
+    def download_object(
+        self,
+        path: str,
+        file: str | os.PathLike[str],
+        *,
+        progress: Callable[[int], object] | None = None,
+        ref: str | None = None,
+    ) -> results.Object:
+        """Writes an object to a file, which appears when it is whole; `progress` is told how many bytes have come."""
+        return _run(self._calls.download_object(path, file, progress, ref))
+
+    def stat_object(self, path: str, *, ref: str | None = None) -> results.Object:
+        """What an object is: size, checksum, content type. Raises `NotFound` where there is none."""
+        return _run(self._calls.stat_object(path, ref))
+
+    def list_objects(self, prefix: str = "", *, delimiter: str = "", limit: int | None = None, ref: str | None = None) -> results.ObjectList:
+        """The objects whose paths begin with a prefix; with a delimiter such as `/`, folders beneath are given as `prefixes`."""
+        return _run(self._calls.list_objects(prefix, delimiter, limit, ref))
+
+    def delete_object(
+        self, path: str | Iterable[str], *, if_match: str | None = None, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """Deletes an object, or several, in one commit; older commits keep them. Raises `NotFound` where one is not there."""
+        return _run(self._calls.delete_objects([path] if isinstance(path, str) else path, if_match, message, ref))
+
+    def copy_object(
+        self, source: str, to: str, *, source_ref: str = "", if_absent: bool = False, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """Gives the content of an object, also of another ref, another path too; nothing is copied."""
+        return _run(self._calls.copy_object(source, to, source_ref, if_absent, message, ref))
+
+    def rename_object(
+        self, source: str, to: str, *, if_absent: bool = False, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """Gives an object another path."""
+        return _run(self._calls.rename_object(source, to, if_absent, message, ref))
+
+    def import_objects(
+        self, source: str, to: str = "", *, if_absent: bool = False, message: str = "", ref: str | None = None
+    ) -> results.ObjectsCommitted:
+        """Takes a file of the object store, or a folder of files, under version control where it lies; nothing is copied.
+
+        If such a file changes later, reading the object raises `FailedPrecondition`.
+        """
+        return _run(self._calls.import_objects(source, to, if_absent, message, ref))
 
     def info(self) -> results.ServerInfo:
         """What the server says of itself."""

@@ -20,6 +20,9 @@ __all__ = [
     "Ingested",
     "KindSummary",
     "Merged",
+    "Object",
+    "ObjectList",
+    "ObjectsCommitted",
     "PipelineStatus",
     "Plan",
     "Quarantine",
@@ -394,3 +397,48 @@ def _without_keywords(reply: dict[str, Any]) -> dict[str, Any]:
 
 def _info(reply: dict[str, Any]) -> ServerInfo:
     return ServerInfo(**reply | {"repositories": tuple(reply["repositories"]), "started": _time(reply["started"])})
+
+
+@dataclass(frozen=True)
+class Object:
+    """A file under version control, at a commit."""
+
+    path: str
+    size: int
+    """In bytes."""
+    checksum: str
+    """`blake3:` and 64 hex digits."""
+    content_type: str
+    address: str
+    """Where it lies: `blob:…`, `stored:…` or `import:…`."""
+    imported: bool
+    """Whether it lies in a file of the object store that is not the repository's own."""
+
+
+@dataclass(frozen=True)
+class ObjectsCommitted:
+    """What a change of objects did."""
+
+    commit: str
+    """The new commit, or the head where nothing changed."""
+    changed: bool
+    objects: list[Object]
+    """What was put or imported."""
+
+
+@dataclass(frozen=True)
+class ObjectList:
+    """What a listing found, in the byte order of paths."""
+
+    objects: list[Object]
+    prefixes: list[str]
+    """What several paths begin with, up to and with the delimiter."""
+
+
+def _objects_committed(reply: dict[str, Any]) -> ObjectsCommitted:
+    return ObjectsCommitted(reply["commit"], reply["changed"], [Object(**found) for found in reply["objects"]])
+
+
+def _object_list(reply: Any) -> ObjectList:
+    objects, prefixes = reply
+    return ObjectList([Object(**found) for found in objects], prefixes)
