@@ -94,7 +94,6 @@ impl Common {
             let commit = reader.commit(&id).await?;
             if self.source_side.contains(&id) {
                 best = best.max(Some((commit.height, id)));
-                continue;
             }
             if commit.height > self.floor {
                 next.extend(commit.parents.iter().filter(|parent| seen.insert(**parent)));

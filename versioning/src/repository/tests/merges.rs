@@ -68,6 +68,8 @@ async fn a_merge_that_changes_nothing_is_a_commit_and_such_a_squash_is_refused()
     let fixture = in_memory().await;
     branch(&fixture, "side").await;
     let theirs = on(&fixture, "side", vec![put("a", "1")]).await;
+    // At the same instant it would be the same commit.
+    fixture.clock.advance(anabranch_core::Span(1));
     on(&fixture, "main", vec![put("a", "1")]).await;
     let squash = MergeRequest { squash: true, ..merge_of("side") };
     assert!(matches!(fixture.repository.merge("main", squash).await, Err(Error::NothingChanged { .. })));
