@@ -87,11 +87,6 @@ impl Repo {
     }
 }
 
-/// Who decides merges, by the kind of key that they own.
-fn resolvers() -> [Arc<dyn Resolver>; 3] {
-    [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)]
-}
-
 /// What is mutable of a repository, and how its servers take turns where there may be several.
 async fn metadata(name: &str, folder: &RepositoryFolder, config: &Config, ids: &dyn Ids) -> Result<(Arc<dyn MetadataStore>, Option<LeaseOptions>)> {
     let Some(url) = config.metadata.store.postgres() else {
@@ -101,6 +96,11 @@ async fn metadata(name: &str, folder: &RepositoryFolder, config: &Config, ids: &
     let holder = format!("pid {} on {}", std::process::id(), folder.objects.display());
     let ttl = Duration::from_micros(config.metadata.lease_ttl.micros().unsigned_abs());
     Ok((Arc::new(store), Some(LeaseOptions { holder, ttl })))
+}
+
+/// Who decides merges, by the kind of key that they own.
+fn resolvers() -> [Arc<dyn Resolver>; 3] {
+    [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)]
 }
 
 fn ingest_config(config: &Config) -> IngestConfig {

@@ -151,7 +151,7 @@ async fn prepare(db: &mut PgConnection, schema: &str, fresh: u128) -> Result<u12
         sqlx::raw_sql(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\"")).execute(&mut *transaction).await.map_err(failed)?;
     }
     for (_, schema) in SCHEMAS.iter().filter(|(version, _)| *version > found) {
-        sqlx::raw_sql(*schema).execute(&mut *transaction).await.map_err(failed)?;
+        sqlx::raw_sql(schema).execute(&mut *transaction).await.map_err(failed)?;
     }
     if !known {
         let insert = sqlx::query("INSERT INTO repository (id, schema_version, incarnation) VALUES (1, $1, $2)");
@@ -304,7 +304,7 @@ mod tests {
         let store = open(&url).await;
         // Each writes the same rows in an order of its own.
         let publication = |writer: usize| {
-            let key = |i: usize| vec![if writer % 2 == 0 { i } else { 9 - i } as u8].into();
+            let key = |i: usize| vec![if writer.is_multiple_of(2) { i } else { 9 - i } as u8].into();
             let put = |i: usize| MetadataWrite::Put { space: "x".to_owned(), key: key(i), value: vec![writer as u8].into() };
             Publication { writes: (0..10).map(put).chain([MetadataWrite::BumpEpoch { tag: "t".to_owned() }]).collect(), ..Publication::default() }
         };

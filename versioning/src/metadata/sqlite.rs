@@ -217,7 +217,7 @@ async fn prepare(db: &mut SqliteConnection, fresh: u128) -> Result<u128> {
         return Err(Error::NewerSchema { found, known: SCHEMA_VERSION });
     }
     for (_, schema) in SCHEMAS.iter().filter(|(version, _)| *version > found) {
-        sqlx::raw_sql(*schema).execute(&mut *transaction).await.map_err(failed)?;
+        sqlx::raw_sql(schema).execute(&mut *transaction).await.map_err(failed)?;
     }
     if found == 0 {
         let insert = sqlx::query("INSERT INTO repository (id, schema_version, incarnation) VALUES (1, ?, ?)");

@@ -57,7 +57,7 @@ pub async fn shared_metadata_laws(one: &dyn MetadataStore, two: &dyn MetadataSto
         here.release_lease(&name, "here").await?;
         assert!(there.lease(&name).await?.is_held_by("there"));
     }
-    let ids = join_all((0..40).map(|i| if i % 2 == 0 { one.allocate("shared", 1) } else { two.allocate("shared", 1) })).await;
+    let ids = join_all((0..40u32).map(|i| if i.is_multiple_of(2) { one.allocate("shared", 1) } else { two.allocate("shared", 1) })).await;
     let mut ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     ids.sort_unstable();
     assert_eq!(ids, (1..=40).collect::<Vec<_>>(), "an id was given twice or left out");
@@ -408,7 +408,7 @@ async fn packs_are_replaced_as_a_whole(store: &dyn MetadataStore) -> Result<()> 
 
 /// Many calls under way at once, some of which must fail, on one or two handles.
 async fn calls_at_once_are_each_answered_for_themselves(one: &dyn MetadataStore, two: &dyn MetadataStore) -> Result<()> {
-    let handle = |i: usize| if i % 2 == 0 { one } else { two };
+    let handle = |i: usize| if i.is_multiple_of(2) { one } else { two };
     let names: Vec<_> = (0..100).map(|i| format!("many/{}", i / 2)).collect();
     let head = commit(1);
     let creating = names.iter().enumerate().map(|(i, name)| handle(i).create_branch(name, &head, Timestamp(0), "ada"));

@@ -59,7 +59,7 @@ impl TestPostgres {
         format!("postgres://anabranch@127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Ends every connection to a database, as a server does that restarts. Answers how many there were.
+    /// Ends every connection to a database, as a server does that restarts, and waits until they are gone. Answers how many there were.
     ///
     /// # Panics
     /// Where the server does not answer.
@@ -69,6 +69,8 @@ impl TestPostgres {
         let mut connection = self.connect(&options).await;
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
         let cut = sqlx::query(sql).bind(name).fetch_all(&mut connection).await.unwrap_or_else(|error| panic!("cutting failed: {error}"));
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+        while sqlx::query_scalar::<_, i64>(left).bind(name).fetch_one(&mut connection).await.is_ok_and(|left| left > 0) {}
         cut.iter().filter(|row| row.get::<bool, _>(0)).count()
     }
 

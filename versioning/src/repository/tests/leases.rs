@@ -266,7 +266,7 @@ async fn two_hundred_writers(metadata: Arc<dyn MetadataStore>) {
     let (one, two) = (Server::start(&metadata, &objects, "one", 1).await, Server::start(&metadata, &objects, "two", 2).await);
     one.increment().await.unwrap();
     one.faults.freeze(true);
-    let expecting = |writer: usize| writer % 10 == 0;
+    let expecting = |writer: usize| writer.is_multiple_of(10);
     let writers = (0..200).map(|writer| {
         let (one, two) = (one.clone(), two.clone());
         tokio::spawn(async move {
@@ -278,10 +278,10 @@ async fn two_hundred_writers(metadata: Arc<dyn MetadataStore>) {
                 let changes = [key("n"), key(&own)].map(|key| Change::Apply(Box::new(Increment(key))));
                 server.repository.commit("main", request(changes.into())).await.map(drop)
             };
-            let first = if writer % 2 == 0 { &one } else { &two };
+            let first = if writer.is_multiple_of(2) { &one } else { &two };
             match write(first).await {
                 Ok(()) => {}
-                Err(error) if writer % 2 == 0 && error.kind() == ErrorKind::Unavailable => {
+                Err(error) if writer.is_multiple_of(2) && error.kind() == ErrorKind::Unavailable => {
                     // Whether it was made nobody said; the head does.
                     if two.number(&own).await == 0 {
                         write(&two).await.unwrap();
