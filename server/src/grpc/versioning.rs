@@ -139,7 +139,8 @@ impl Versioning for Grpc {
         let merged = scope.merge(options).await.map(versions::merge);
         let reported = |commit, conflicts| v1::MergeReply {
             outcome: "conflict".to_owned(),
-            from: commit,
+            from: String::clone(&commit),
+            commit,
             conflicts: Some(conflicts),
             ..v1::MergeReply::default()
         };

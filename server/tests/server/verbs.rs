@@ -85,31 +85,37 @@ async fn an_experiment_goes_from_branch_to_merge_and_is_taken_back() {
     let merge = json!({"source": "exp/a", "author": "ada", "message": "the experiment worked"});
     let merged = server.post("/v1/merge", merge.clone()).await;
     assert_eq!((&merged["outcome"], &merged["from"]), (&json!("merged"), &json!(main)), "{merged}");
-    let shown = server.get("/v1/show").await;
+    // Its definitions judge from then on, which the pipeline writes down in a commit of its own.
+    let merge_commit = merged["commit"].as_str().unwrap().to_owned();
+    let shown = server.get(&format!("/v1/show?ref={merge_commit}")).await;
     assert_eq!((&shown["commit"]["id"], &shown["commit"]["message"]), (&merged["commit"], &json!("the experiment worked")));
     assert_eq!((&shown["commit"]["author"], shown["commit"]["parents"].as_array().unwrap().len()), (&json!("ada"), 2));
     assert!(keys(&shown["changes"]).contains(&"check/temp_range".to_owned()), "{shown}");
-    let other = server.get("/v1/show?parent=2").await;
-    assert_eq!(keys(&other["changes"]), ["entity/carrier"], "{other}");
+    let other = server.get(&format!("/v1/show?parent=2&ref={merge_commit}")).await;
+    let came = other["changes"]["differences"].as_array().unwrap().iter().filter(|found| found["kind"] == "feature");
+    assert_eq!(came.map(|found| &found["key"]).collect::<Vec<_>>(), ["entity/carrier"], "{other}");
     let temp = async |reference: &str| {
         let ask = v1::HistoricalCommand { target: at(reference), ..historical(&["weather:temp"]) };
         floats(&server.historical(ask, spine(&["JFK"], &[1])).await.unwrap().0, "temp")
     };
-    assert_eq!((temp("main").await, temp("main^1").await, temp("main^2").await), (vec![Some(2.0)], vec![Some(1.0)], vec![Some(2.0)]));
+    let parents = (temp(&format!("{merge_commit}^1")).await, temp(&format!("{merge_commit}^2")).await);
+    assert_eq!((temp("main").await, parents), (vec![Some(2.0)], (vec![Some(1.0)], vec![Some(2.0)])));
     let lookup = json!({"service": "model", "keys": {"origin": ["JFK"]}});
     assert_eq!(server.post("/v1/online-features", lookup.clone()).await["columns"][0]["values"][0], 2.0);
     assert_eq!(server.post("/v1/merge", merge).await["outcome"], "up_to_date");
 
     // What the definitions' commit did is taken back, and made again.
     let narrowed = server.get("/v1/log?ref=exp/a&path=feature/check/temp_range&limit=1").await["commits"][0]["id"].clone();
+    let head = server.head("main").await;
     let reverted = server.post("/v1/revert", json!({"commit": narrowed, "author": "grace"})).await;
-    assert_eq!(reverted["from"], merged["commit"]);
+    assert_eq!(reverted["from"], head.as_str());
     let range = async || {
         let listed = server.get("/v1/definitions?kind=check").await;
         listed["definitions"][0]["spec"]["rule"]["range"]["max"].clone()
     };
     assert_eq!(range().await, 60);
-    assert_eq!(server.get("/v1/show").await["commit"]["author"], "grace");
+    let shown = server.get(&format!("/v1/show?ref={}", reverted["commit"].as_str().unwrap())).await;
+    assert_eq!((&shown["commit"]["author"], keys(&shown["changes"])), (&json!("grace"), vec!["check/temp_range".to_owned()]), "{shown}");
     let again = server.refused("POST", "/v1/revert", json!({"commit": narrowed})).await;
     assert_eq!((again.0, &again.1["kind"]), (412, &json!("failed_precondition")), "{}", again.1);
     server.post("/v1/cherry-pick", json!({"commit": narrowed})).await;
