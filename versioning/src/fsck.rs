@@ -32,6 +32,9 @@ use crate::{CommitId, EntryOwner, MetadataStore, PackId, Result};
 /// How many commits and refs a finding names; more are counted.
 pub const NAMED_BY_FINDING: usize = 20;
 
+/// Told how far the work has come.
+pub type Progress = Arc<dyn Fn(&Counts) + Send + Sync>;
+
 /// How a repository is verified.
 #[derive(Clone, Default)]
 pub struct FsckOptions {
@@ -40,7 +43,7 @@ pub struct FsckOptions {
     /// Reads and decodes every file that entries name, rather than looking that it is there, as long as it must be, and ends as it must.
     pub deep: bool,
     /// Told now and then how far the work has come.
-    pub progress: Option<Arc<dyn Fn(&Counts) + Send + Sync>>,
+    pub progress: Option<Progress>,
 }
 
 impl fmt::Debug for FsckOptions {

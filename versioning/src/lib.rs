@@ -33,7 +33,7 @@ pub use change::{
 pub use commit::{Commit, MAX_COMMIT_BYTES};
 pub use error::{Cause, Error, Result};
 pub use files::{FileHandle, Files, RealFiles};
-pub use fsck::{Counts, Damage, Finding, FsckOptions, FsckReport, NAMED_BY_FINDING, Place, Surplus, Verified, fsck, verify_commits};
+pub use fsck::{Counts, Damage, Finding, FsckOptions, FsckReport, NAMED_BY_FINDING, Place, Progress, Surplus, Verified, fsck, verify_commits};
 pub use hash::{CommitId, Digest, NodeHash, PackId, Root};
 pub use key::{Key, KeyKind, MAX_KEY_BYTES};
 pub use merge::{

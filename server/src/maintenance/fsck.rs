@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
-use anabranch_versioning::{Counts, FsckOptions, FsckReport};
+use anabranch_versioning::{Counts, FsckOptions, FsckReport, Progress};
 use serde_json::{Value as Json, json};
 
 use super::Stores;
@@ -17,7 +16,7 @@ pub struct FsckRequest {
     /// Reads and decodes every file.
     pub deep: bool,
     /// Told now and then how far the work has come.
-    pub progress: Option<Arc<dyn Fn(&Counts) + Send + Sync>>,
+    pub progress: Option<Progress>,
 }
 
 impl fmt::Debug for FsckRequest {
