@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::commands::Shell;
 
-const FIXTURE: &[u8] = include_bytes!("../../../server/tests/golden/folder-spine.zst");
+const FIXTURE: &[u8] = include_bytes!("../golden/folder-spine.zst");
 /// What the first release said of it.
 const HEAD: &str = "fc306283c889696e99465da132e1a4071b82dcaf14adf827f98fa630a6f5cb22";
 const FIX: &str = "79a534de01a36c1a399c341b8be70e7708e1cfdbd828d3416b282cc9567349eb";
