@@ -103,6 +103,8 @@ fn value(path: &str, base: Option<&Json>, ours: Option<&Json>, theirs: Option<&J
             let base = base.and_then(Json::as_object).unwrap_or(&none);
             return Some(Json::Object(object(path, base, ours, theirs, conflicts)));
         }
+        // Without a list a projection takes all features: two choices among them are no additions to it.
+        (None, Some(Json::Array(_)), Some(Json::Array(_))) if path.starts_with("features.") => {}
         (None | Some(Json::Array(_)), Some(Json::Array(ours)), Some(Json::Array(theirs))) if is_by_name(path) => {
             let base = base.and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
             return Some(Json::Array(list(path, base, ours, theirs, conflicts)));

@@ -107,6 +107,8 @@ fn order_is_kept_and_the_side_that_reordered_leads() {
         Definition::FeatureService(FeatureService::new("s").with(Projection { features, ..Projection::all("weather") }))
     };
     assert_eq!(merged(&service(&["a", "b"]), &service(&["a", "x", "b"]), &service(&["b", "a", "y"])), service(&["b", "a", "x", "y"]));
+    let all = Definition::FeatureService(FeatureService::new("s").with(Projection::all("weather")));
+    assert!(conflict(&all, &service(&["a"]), &service(&["b"])).starts_with("features.weather.features is"));
     assert!(conflict(&service(&["a", "b", "c"]), &service(&["b", "a", "c"]), &service(&["a", "c", "b"])).contains("features.weather.features"));
 }
 
