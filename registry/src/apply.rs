@@ -111,7 +111,7 @@ impl Error {
             _ => None,
         };
         match key {
-            Some((kind, name)) => Self::Moved { what: format!("{kind} {name:?}"), branch: branch.to_owned(), source: error },
+            Some((kind, name)) => Self::Moved { what: format!("{kind} {name:?}"), branch: branch.to_owned(), source: Box::new(error) },
             None => Self::Versioning(error),
         }
     }

@@ -104,7 +104,7 @@ pub enum Error {
         branch: String,
         /// The failure beneath.
         #[source]
-        source: versioning::Error,
+        source: Box<versioning::Error>,
     },
     /// What the map holds is no definition.
     #[error("the stored definition {key} is damaged: {reason}")]

@@ -112,7 +112,7 @@ pub(crate) async fn show(client: &Client, show: Show, output: &mut Output) -> Re
         facts.extend(commit.metadata.iter().map(|(name, value)| ("metadata", format!("{name}={value}"))));
         output.facts(&facts)?;
         if !commit.message.is_empty() {
-            output.line(&format!("\n{}\n", commit.message.trim_end()))?;
+            output.line(&format!("\n{}\n\n", commit.message.trim_end()))?;
         }
         differences(&shown.changes, output)
     })

@@ -140,8 +140,7 @@ async fn a_reset_branch_goes_on_behind_what_it_dropped_or_takes_it_in_again_when
         let request = anabranch_offline_store::ScanRequest::all(anabranch_offline_store::TableName::features("weather"), columns);
         let batches = world.scan_at(&head_of(world, "fix").await, &request).await;
         let column = |batch: &arrow::array::RecordBatch| {
-            let ids = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column_by_name("n").unwrap()).values().to_vec();
-            ids
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column_by_name("n").unwrap()).values().to_vec()
         };
         let mut ids: Vec<i64> = batches.iter().flat_map(column).collect();
         ids.sort_unstable();
