@@ -81,10 +81,7 @@ impl Common {
         from: &CommitId,
         to: &CommitId,
     ) -> Result<Option<Option<CommitId>>> {
-        let mut best = match self.base {
-            Some(base) => Some((self.floor, base)),
-            None => None,
-        };
+        let mut best = self.base.map(|base| (self.floor, base));
         let (mut seen, mut next, mut met) = (HashSet::from([*to]), vec![*to], false);
         while let Some(id) = next.pop() {
             if id == *from {
