@@ -5,7 +5,7 @@
 //! | field | merged |
 //! | -- | -- |
 //! | an object (`tags`, `key_map`, the bounds of a range) | by its keys |
-//! | `fields` of a view, `join_keys` of an entity, `features` of a service, and within it | by name; what both sides added stands in either order, ours first |
+//! | `fields` of a view, `join_keys` of an entity, `features` of a service, and within it | by name, in our order unless only theirs changed it; its additions come first |
 //! | `values` of a check | by value |
 //! | all else (`entities`, times, spans, types, words) | as a whole |
 //!
@@ -85,7 +85,10 @@ fn merge(change: &Triple) -> Resolution {
     }
     match Definition::from_spec(ours.kind(), merged.unwrap_or(Json::Null)) {
         Ok(definition) => Resolution::Value(Some(definition.to_bytes().into())),
-        Err(error) => Resolution::Conflict(format!("what both sides make of it together is no definition: {error}")),
+        Err(error) => {
+            let fault = Fault::from_core(ours.kind(), ours.name(), error);
+            Resolution::Conflict(format!("what both sides make of it together is no definition: {}", described(&fault)))
+        }
     }
 }
 

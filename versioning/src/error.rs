@@ -120,7 +120,7 @@ pub enum Error {
         /// The branch.
         into: String,
         /// What was to be brought in.
-        source_ref: String,
+        source_ref: Arc<str>,
         /// The conflicts in the order of keys, at most [`crate::MAX_CONFLICTS`].
         conflicts: Arc<[Conflict]>,
         /// How many there are.

@@ -245,7 +245,7 @@ impl Draft<'_> {
     /// The head's content with what was merged, unless there are conflicts.
     pub(super) async fn apply_merged(&self, merged: &ThreeWay, source: &str) -> Result<Applied> {
         if merged.conflicts.total > 0 {
-            let (into, source_ref) = (self.branch.name.clone(), source.to_owned());
+            let (into, source_ref) = (self.branch.name.clone(), source.into());
             let conflicts = merged.conflicts.listed.clone().into();
             return Err(Error::Conflicts { into, source_ref, conflicts, total: merged.conflicts.total });
         }
