@@ -134,6 +134,6 @@ mod tests {
             assert_eq!(brief["total"], count);
             assert_eq!(brief["conflicts"][0]["key"], "file-0");
         }
-        assert_eq!(conflicts(3, &"x".repeat(MAX_VALUE_BYTES / 2)).listed.len(), 2);
+        assert_eq!(conflicts(3, &"x".repeat(MAX_VALUE_BYTES / 2 - "{}".len())).listed.len(), 2);
     }
 }

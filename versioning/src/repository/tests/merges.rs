@@ -254,26 +254,27 @@ impl Resolver for Sum {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merges_that_meet_in_a_key_are_resolved_on_the_head_there_is_and_lose_nothing() {
     let fixture = with_resolvers(vec![Arc::new(Sum::default())]).await;
-    on(&fixture, "main", vec![put("sum", "0"), put("limit", "1000")]).await;
-    for n in 1..=40 {
+    on(&fixture, "main", vec![put("sum", "0"), put("limit", "10000")]).await;
+    // No two of them come to what one of them is: both sides would hold the same then, and nothing would be resolved.
+    for n in 100..140 {
         branch(&fixture, &format!("b{n}")).await;
         on(&fixture, &format!("b{n}"), vec![put("sum", &n.to_string())]).await;
     }
-    let tasks = (1..=40).map(|n| {
+    let tasks = (100..140).map(|n| {
         let repository = fixture.repository.clone();
         tokio::spawn(async move { repository.merge("main", merge_of(&format!("b{n}"))).await })
     });
     for outcome in join_all(tasks).await {
         outcome.unwrap().unwrap();
     }
-    assert_eq!(content(&fixture.repository, &head(&fixture).await).await[&key("sum")], "820");
+    assert_eq!(content(&fixture.repository, &head(&fixture).await).await[&key("sum")], "4780");
     // What does not fit as a whole is a conflict, and what was read of the head to see that is looked at again.
     branch(&fixture, "more").await;
-    on(&fixture, "more", vec![put("sum", "990")]).await;
-    on(&fixture, "main", vec![put("sum", "900")]).await;
+    on(&fixture, "more", vec![put("sum", "9900")]).await;
+    on(&fixture, "main", vec![put("sum", "9000")]).await;
     let Err(Error::Conflicts { conflicts, .. }) = fixture.repository.merge("main", merge_of("more")).await else { panic!("merged") };
     assert_eq!((conflicts[0].key.clone(), conflicts[0].reason.as_str()), (key("sum"), "over the limit"));
-    assert_eq!(conflicts[0].theirs, Some("990".into()));
+    assert_eq!(conflicts[0].theirs, Some("9900".into()));
 }
 
 /// Keys of one first part are one unit.
