@@ -28,8 +28,8 @@
 //! | the blob of piece hashes is written | that too | nothing | as above |
 //! | the commit | nothing | the object, whole and durable | as above |
 //!
-//! Nothing unverified is ever given out: a piece that does not fit its hash ends the read with [`Error::Corrupt`](crate::Error::Corrupt), or with
-//! [`Error::ImportChanged`](crate::Error::ImportChanged) where the file is not ours.
+//! Nothing unverified is ever given out: a piece that does not fit its hash ends the read with [`Error::Corrupt`], or with
+//! [`Error::ImportChanged`] where the file is not ours.
 
 mod change;
 mod import;
