@@ -14,7 +14,6 @@
 mod backup;
 mod fsck;
 mod history;
-mod objects;
 mod restore;
 mod transfer;
 
@@ -25,7 +24,7 @@ use std::time::Duration;
 
 use anabranch_core::RandomIds;
 use anabranch_offline_store::{Locations, table_owners};
-use anabranch_versioning::{EntryOwner, MetadataStore, RealFiles, SqliteMetadata, files, local_objects_on};
+use anabranch_versioning::{EntryOwner, MetadataStore, ObjectOwner, RealFiles, SqliteMetadata, files, local_objects_on};
 use object_store::ObjectStore;
 
 pub use backup::{BackupSummary, backup};
@@ -77,7 +76,7 @@ async fn lock(data: &Path) -> Result<DataFolder> {
 /// Who knows what entries name.
 fn owners(folder: &RepositoryFolder) -> Result<Vec<Arc<dyn EntryOwner>>> {
     let mut owners: Vec<Arc<dyn EntryOwner>> =
-        vec![Arc::new(anabranch_registry::DefinitionOwner), Arc::new(anabranch_ingest::OffsetOwner), Arc::new(objects::ObjectOwner)];
+        vec![Arc::new(anabranch_registry::DefinitionOwner), Arc::new(anabranch_ingest::OffsetOwner), Arc::new(ObjectOwner)];
     owners.extend(table_owners(&Locations::local(&folder.objects)?));
     Ok(owners)
 }

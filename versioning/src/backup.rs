@@ -31,6 +31,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::codec::Reader;
 use crate::pack::unpack;
+use crate::store::pack_path;
 use crate::{
     BranchInfo, CommitId, Damage, Error, Finding, MetadataDump, MetadataStore, PackId, PackIndex, Place, Publication, ReflogEntry, Result, TagInfo,
 };
@@ -114,7 +115,7 @@ fn salvage(bytes: &Bytes, pack: PackId) -> (Option<PackIndex>, Vec<Finding>) {
         Ok(index) if index.pack == pack => return (Some(index), Vec::new()),
         _ => {}
     }
-    let path = format!("packs/{pack}");
+    let path = pack_path(&pack).to_string();
     let Ok(index) = PackIndex::read_unverified(bytes) else {
         return (None, vec![Finding::new(Damage::Pack, path, "it is no whole pack")]);
     };

@@ -45,8 +45,8 @@ pub use metadata::{
     PostgresMetadata, Publication, ReflogEntry, Renamed, SqliteMetadata, TagInfo,
 };
 pub use object::{
-    ObjectAddress, ObjectChange, ObjectCommit, ObjectCondition, ObjectEntry, ObjectImport, ObjectInfo, ObjectItem, ObjectPage, ObjectQuery,
-    ObjectReader, ObjectWriter, ObjectsCommitted, check_object_path, object_key,
+    ObjectAddress, ObjectChange, ObjectCommit, ObjectCondition, ObjectEntry, ObjectImport, ObjectInfo, ObjectItem, ObjectOwner, ObjectPage,
+    ObjectQuery, ObjectReader, ObjectWriter, ObjectsCommitted, check_object_path, object_key,
 };
 pub use objects::{local_objects, local_objects_on};
 pub use owner::{EntryOwner, FileRef, Named};

@@ -34,6 +34,7 @@
 mod change;
 mod import;
 mod list;
+mod owner;
 mod reader;
 mod writer;
 
@@ -50,6 +51,7 @@ pub use import::ObjectImport;
 pub(crate) use import::{hash_original, originals};
 pub(crate) use list::list;
 pub use list::{ObjectItem, ObjectPage, ObjectQuery};
+pub use owner::ObjectOwner;
 pub use reader::ObjectReader;
 pub use writer::ObjectWriter;
 

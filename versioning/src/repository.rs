@@ -28,6 +28,8 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 
 pub use compaction::{Compaction, CompactionOptions};
+pub(crate) use history::CommitReader;
+pub(crate) use history::ancestry::is_ancestor;
 pub use history::{LogCursor, LogPage, LogQuery};
 pub use lease::LeaseOptions;
 pub use release::Released;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::walk::Walk;
 use super::{Damage, Finding, Place, Surplus};
 use crate::pack::unpack;
+use crate::store::pack_path;
 use crate::{EntryKind, Error, IndexEntry, PackId, PackIndex, Result};
 
 const PAGE: usize = 1_000;
@@ -36,7 +36,7 @@ pub(super) async fn verify(walk: &mut Walk) -> Result<BTreeSet<String>> {
         let Some(last) = page.last() else { return Ok(known) };
         after = Some(last.id);
         for pack in page {
-            known.insert(pack_path(&pack.id));
+            known.insert(pack_path(&pack.id).to_string());
             verify_pack(walk, pack.id).await?;
         }
     }
@@ -44,9 +44,9 @@ pub(super) async fn verify(walk: &mut Walk) -> Result<BTreeSet<String>> {
 
 async fn verify_pack(walk: &mut Walk, pack: PackId) -> Result<()> {
     let path = pack_path(&pack);
-    let damaged = |reason: String| Finding::new(Damage::Pack, &path, reason);
+    let damaged = |reason: String| Finding::new(Damage::Pack, path.as_ref(), reason);
     walk.report.counts.packs += 1;
-    let result = match walk.objects.get(&Path::from(path.as_str())).await {
+    let result = match walk.objects.get(&path).await {
         Ok(result) => result.bytes().await,
         Err(error) => Err(error),
     };
@@ -138,8 +138,4 @@ pub(super) fn surplus(listed: &[Listed], known: &BTreeSet<String>, named: &BTree
         list.push(path.clone());
     }
     surplus
-}
-
-fn pack_path(pack: &PackId) -> String {
-    format!("packs/{pack}")
 }

@@ -13,6 +13,7 @@ use super::refs::{Start, name_refs};
 use super::{Damage, Finding, FsckOptions, FsckReport, NAMED_BY_FINDING, Place};
 use crate::pack::unpack;
 use crate::repository::release;
+use crate::store::pack_path;
 use crate::tree::{Node, Shape, child_refs, entries, judge_child, judge_node, judge_root};
 use crate::{Commit, CommitId, Digest, Entry, EntryOwner, Error, FileRef, Key, MetadataStore, NodeHash, Result};
 
@@ -339,7 +340,7 @@ impl Walk {
             return Ok(Err((None, "no pack holds it".to_owned())));
         };
         let place = Place { pack: location.pack, offset: location.offset };
-        let path = Path::from(format!("packs/{}", location.pack));
+        let path = pack_path(&location.pack);
         let end = location.offset.saturating_add(u64::from(location.len));
         let bytes = match self.objects.get_range(&path, location.offset..end).await {
             Ok(bytes) => bytes,

@@ -102,6 +102,8 @@ impl SqliteMetadata {
     /// Makes what is queued and ends all connections; the log is folded into the database file.
     pub async fn close(&self) {
         self.readers.close().await;
+        // A connection that was on its way back while the pool was closed lies idle in it now, and would keep the log open until the pool is dropped.
+        self.readers.close().await;
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((queue, task)) = writer {
             drop(queue);
@@ -381,6 +383,19 @@ mod tests {
         assert_eq!(second.incarnation().await.unwrap(), first.incarnation);
         assert!(second.create_branch("x", &CommitId::of(b"1"), Timestamp(1), "ada").await.unwrap().unwrap().id > old.id);
         assert_eq!(second.allocate("ids", 1).await.unwrap(), 6);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_open_after_closing_while_reads_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sqlite");
+        for seed in 0..60 {
+            let store = SqliteMetadata::open(&path, &RandomIds::seeded(seed)).await.unwrap();
+            let reads: Vec<_> = (0..READERS).map(|_| store.branch("main")).collect();
+            futures::future::join_all(reads).await;
+            store.close().await;
+            assert!(!folder.path().join("db.sqlite-wal").exists(), "{seed}: whoever is told that the store is closed may move its files");
+        }
     }
 
     #[tokio::test]

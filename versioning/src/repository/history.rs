@@ -1,6 +1,6 @@
 //! Walking history: looking refs up, logs ([`log`]), ancestry ([`ancestry`]).
 
-pub(super) mod ancestry;
+pub(crate) mod ancestry;
 mod log;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::{BranchInfo, Commit, CommitId, Error, RefBase, RefSpec, RefStep, Resu
 
 /// Gives commits by their id.
 #[async_trait]
-pub(super) trait CommitReader: Send + Sync {
+pub(crate) trait CommitReader: Send + Sync {
     async fn commit(&self, id: &CommitId) -> Result<Arc<Commit>>;
 }
 

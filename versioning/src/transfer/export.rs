@@ -13,6 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::archive::{ArchiveInfo, Writer};
 use crate::fsck::{Collected, Walk};
 use crate::pack::{PackBuilder, unpack};
+use crate::store::pack_path;
 use crate::{CommitId, EntryKind, EntryOwner, Error, FileRef, FsckOptions, MetadataDump, MetadataStore, Result};
 
 /// A pack of an archive is ended when its canonical bytes come to this.
@@ -126,7 +127,7 @@ async fn write_packs(
         let name = crate::Digest(hash).to_string();
         let gone = || Error::corrupt(&name, "no pack holds it any more");
         let location = metadata.locate(&[hash]).await?.pop().flatten().ok_or_else(gone)?;
-        let path = Path::from(format!("packs/{}", location.pack));
+        let path = pack_path(&location.pack);
         let range = location.offset..location.offset + u64::from(location.len);
         let stored = objects.get_range(&path, range).await.map_err(|error| Error::backend(format!("reading {path}"), error))?;
         let canonical = unpack(&stored, &hash, &name)?;

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use anabranch_core::{Ids, Timestamp};
+use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -13,8 +14,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::archive::{ArchiveInfo, Reader, Record};
 use crate::fsck::Walk;
 use crate::pack::unpack;
-use crate::repository::release;
-use crate::store::Store;
+use crate::repository::{CommitReader, is_ancestor, release};
+use crate::store::{Store, pack_path};
 use crate::tree::{Node, judge_node};
 use crate::{
     BranchInfo, Commit, CommitId, EntryKind, EntryOwner, Error, FsckOptions, HeadMove, HeadStep, MetadataDump, MetadataStore, MetadataWrite,
@@ -191,7 +192,7 @@ async fn write(metadata: &Arc<dyn MetadataStore>, objects: &Arc<dyn ObjectStore>
         match record {
             Record::Pack(bytes) => {
                 let index = PackIndex::read(&bytes)?;
-                packs += u64::from(put_missing(objects, &format!("packs/{}", index.pack), bytes.into()).await?);
+                packs += u64::from(put_missing(objects, pack_path(&index.pack).as_ref(), bytes.into()).await?);
                 indexes.push(index);
             }
             Record::File { path, size } => {
@@ -292,8 +293,8 @@ impl Target<'_> {
             let ours = here.branches.iter().find(|ours| ours.name == name).cloned();
             let outcome = match &ours {
                 None => RefOutcome::Created,
-                Some(ours) if self.is_ancestor(&branch.head, &ours.head).await? => RefOutcome::UpToDate,
-                Some(ours) if self.is_ancestor(&ours.head, &branch.head).await? => RefOutcome::Moved,
+                Some(ours) if is_ancestor(self, &branch.head, &ours.head).await? => RefOutcome::UpToDate,
+                Some(ours) if is_ancestor(self, &ours.head, &branch.head).await? => RefOutcome::Moved,
                 Some(ours) if self.request.force && !ours.protected => RefOutcome::Forced,
                 Some(ours) if self.request.force => return Err(Error::Protected(ours.name.clone())),
                 Some(_) => return Err(Error::ImportDiverged { into: name }),
@@ -343,28 +344,6 @@ impl Target<'_> {
         Ok(writes)
     }
 
-    async fn commit(&self, id: &CommitId) -> Result<Arc<Commit>> {
-        match self.contents.commits.get(id) {
-            Some(commit) => Ok(commit.clone()),
-            None => self.store.commit(id).await,
-        }
-    }
-
-    async fn is_ancestor(&self, ancestor: &CommitId, of: &CommitId) -> Result<bool> {
-        let floor = self.commit(ancestor).await?.height;
-        let (mut seen, mut next) = (HashSet::from([*of]), vec![*of]);
-        while let Some(id) = next.pop() {
-            if id == *ancestor {
-                return Ok(true);
-            }
-            let commit = self.commit(&id).await?;
-            if commit.height > floor {
-                next.extend(commit.parents.iter().filter(|parent| seen.insert(**parent)));
-            }
-        }
-        Ok(false)
-    }
-
     async fn move_ref(&self, step: Step) -> Result<()> {
         let (author, now) = (&self.request.author, self.request.now);
         match (step.outcome, step.branch) {
@@ -386,6 +365,16 @@ impl Target<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl CommitReader for Target<'_> {
+    async fn commit(&self, id: &CommitId) -> Result<Arc<Commit>> {
+        match self.contents.commits.get(id) {
+            Some(commit) => Ok(commit.clone()),
+            None => self.store.commit(id).await,
+        }
     }
 }
 

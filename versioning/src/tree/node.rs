@@ -129,7 +129,6 @@ impl Node {
         Child { hash: NodeHash(hash), entries: u64::from_be_bytes(entries) }
     }
 
-    #[allow(dead_code, reason = "for those who read nodes item by item")]
     pub(crate) fn payload(&self, index: usize) -> Payload {
         if self.is_leaf() { Payload::Value(self.value(index)) } else { Payload::Child(self.child(index)) }
     }

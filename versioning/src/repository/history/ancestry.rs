@@ -14,7 +14,7 @@ use super::CommitReader;
 use crate::{CommitId, Result};
 
 /// Whether `ancestor` is `commit` or lies before it.
-pub(in crate::repository) async fn is_ancestor(reader: &dyn CommitReader, ancestor: &CommitId, commit: &CommitId) -> Result<bool> {
+pub(crate) async fn is_ancestor(reader: &dyn CommitReader, ancestor: &CommitId, commit: &CommitId) -> Result<bool> {
     let floor = reader.commit(ancestor).await?.height;
     let mut seen = BTreeSet::from([*commit]);
     let mut next = vec![*commit];
