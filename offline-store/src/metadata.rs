@@ -247,7 +247,7 @@ mod tests {
             schema: schema::schema(&fields, 0).unwrap(),
             sort_order: schema::sort_order(&fields, &shape),
             partition: Some(PartitionField { source_id: 2, field_id: 1000, name: "at__day".to_owned(), transform: iceberg::spec::Transform::Day }),
-            properties: schema::properties(&fields).collect(),
+            properties: schema::properties(&fields, &shape).into_iter().collect(),
             time_ms: 5,
         }
     }
