@@ -20,7 +20,7 @@ use super::matching::{Hit, Matching};
 use super::plan::ViewPlan;
 use super::report::{ViewReport, micros, timed};
 use super::rows::{Chunk, ChunkInfo, ColumnReader};
-use super::work::Cores;
+use super::work::{Ahead, Cores};
 use super::{JoinError, ViewRows};
 
 /// Rows of a batch of features: large enough that starting one costs nothing, small enough that a column of it stays in a core's cache.
@@ -93,7 +93,7 @@ impl Search {
         let (plan, chunks, cores) = (Arc::clone(&self.plan), self.chunks.clone(), self.cores.clone());
         let reads = order.into_iter().map(move |number| {
             let (plan, chunk, cores) = (Arc::clone(&plan), Arc::clone(&chunks[number as usize]), cores.clone());
-            async move { read_keys(plan, chunk, &cores).await.map(|(keys, grouped, spent)| (number, keys, grouped, spent)) }
+            Ahead::start(async move { read_keys(plan, chunk, &cores).await.map(|(keys, grouped, spent)| (number, keys, grouped, spent)) })
         });
         let mut keys = stream::iter(reads).buffered(ahead);
         while let Some((number, keys, grouped, spent)) = keys.try_next().await? {
@@ -223,14 +223,14 @@ impl Matched {
         let wanted = (0..self.chunks.len()).filter(|number| !self.hits[*number].is_empty());
         let reads = wanted.map(|number| {
             let (view, places) = (Arc::clone(&self), places.clone());
-            async move {
+            Ahead::start(async move {
                 let selected = Selected::of(&view.hits[number], view.chunks[number].info().rows);
                 let ranges = selected.as_ref().map(|selected| selected.ranges.as_slice());
                 let reader = read(&view.plan, &view.chunks[number], &places, ranges, BATCH_ROWS).await?;
                 Ok::<_, JoinError>((number, selected, reader))
-            }
+            })
         });
-        let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(AHEAD);
+        let mut reads = stream::iter(reads).buffered(AHEAD);
         while let Some((number, selected, reader)) = reads.try_next().await? {
             let (view, of) = (Arc::clone(&self), places.clone());
             let (done, took) = cores

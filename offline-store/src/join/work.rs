@@ -1,9 +1,11 @@
 //! Work that takes long, off the async runtime, and no more of it at a time than there are cores.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::JoinError;
 
@@ -29,5 +31,29 @@ impl Cores {
             work()
         });
         Ok(done.await?)
+    }
+}
+
+/// Work that goes on while nobody polls for it, so that a core it was given is never held idle; it ends with whoever waits for it.
+#[derive(Debug)]
+pub(super) struct Ahead<T>(JoinHandle<Result<T, JoinError>>);
+
+impl<T: Send + 'static> Ahead<T> {
+    pub(super) fn start(work: impl Future<Output = Result<T, JoinError>> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl<T> Future for Ahead<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|done| done?)
+    }
+}
+
+impl<T> Drop for Ahead<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

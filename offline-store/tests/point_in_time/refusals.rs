@@ -242,7 +242,7 @@ fn a_provider_that_fails_is_told_apart_from_one_that_is_wrong() {
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("cut short"));
     }
     for (broken, reason) in [
-        (Broken::Lacks("event"), "1 columns where 2 were asked for"),
+        (Broken::Lacks("event"), "2 columns where 3 were asked for"),
         (Broken::Lacks("_source"), "2 columns where 3 were asked for"),
         (Broken::Lacks("x"), "0 columns where 1 were asked for"),
         (Broken::Replaces("event", times(&[None])), r#"column "event" is null"#),
