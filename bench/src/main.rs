@@ -14,6 +14,10 @@ mod versioning;
 
 use clap::{Parser, Subcommand};
 
+/// Large buffers are used again rather than given back and asked for anew, which a join does thousands of times.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "anabranch-bench", about = "Workloads, peers and reports")]
 struct Arguments {

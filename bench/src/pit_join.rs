@@ -66,6 +66,9 @@ pub(crate) struct RunOptions {
     /// Where the answer goes, as Arrow IPC.
     #[arg(long)]
     answer: Option<PathBuf>,
+    /// Tell where the time went.
+    #[arg(long)]
+    explain: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -160,7 +163,7 @@ fn one(options: &Options, folder: &Path, runner: &str, answer: Option<&Path>) ->
 /// One of our own runs; prints a [`Run`].
 pub(crate) fn run_one(options: &RunOptions) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let run = ours::run(&options.folder, options.layout, options.answer.as_deref())?;
+    let run = ours::run(&options.folder, options.layout, options.answer.as_deref(), options.explain)?;
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&run)?)?;
     Ok(())
 }

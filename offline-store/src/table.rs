@@ -115,7 +115,7 @@ impl Default for OfflineStoreOptions {
     fn default() -> Self {
         Self {
             file_bytes: 256 << 20,
-            row_group_rows: 128 << 10,
+            row_group_rows: 256 << 10,
             listed_snapshots: 1_000,
             merge_manifests: 8,
             append_attempts: 16,

@@ -19,7 +19,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{Layout, Options, Run};
-use crate::report::{START_US, now, peak_rss_mb};
+use crate::report::{START_US, now, peak_rss_mb, say};
 
 /// Where our tables lie, within the folder of the data.
 pub(super) const FOLDER: &str = "own";
@@ -74,17 +74,20 @@ pub(super) fn load(options: &Options, folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Joins and measures from the first byte read to the answer in Arrow.
-pub(super) fn run(folder: &Path, layout: Layout, answer: Option<&Path>) -> anyhow::Result<Run> {
+pub(super) fn run(folder: &Path, layout: Layout, answer: Option<&Path>, explain: bool) -> anyhow::Result<Run> {
     let (views, features) = shape(folder)?;
     let definitions = definitions(views, features)?;
     let runtime = runtime()?;
     let start = now();
+    let mut phases = Vec::new();
     let joined = runtime.block_on(async {
         let spine = ParquetRecordBatchReaderBuilder::try_new(File::open(folder.join("spine.parquet"))?)?.with_batch_size(1 << 16).build()?;
         let schema = arrow::array::RecordBatchReader::schema(&spine);
         let spine = Spine::new(schema, spine.collect::<Result<Vec<_>, _>>()?, Spine::DEFAULT_TIME_COLUMN)?;
+        phases.push(("spine decoded", start.elapsed().as_secs_f64()));
         let selection = Selection::Features((0..views).map(|view| format!("view{view}")).collect());
         let plan = JoinPlan::new(spine, &selection, &definitions, JoinOptions::default())?;
+        phases.push(("spine ordered", start.elapsed().as_secs_f64()));
         let rows: Arc<dyn ViewRows> = match layout {
             Layout::Own => {
                 let store = open(&folder.join(FOLDER)).await?;
@@ -93,11 +96,15 @@ pub(super) fn run(folder: &Path, layout: Layout, answer: Option<&Path>) -> anyho
             }
             Layout::Same => same_files(folder, &plan)?,
         };
+        phases.push(("store opened", start.elapsed().as_secs_f64()));
         anyhow::Ok(join(Arc::new(plan), rows).await?)
     })?;
     let wall_s = start.elapsed().as_secs_f64();
     if let Some(path) = answer {
         write(&joined, path)?;
+    }
+    if explain {
+        say(&format!("seconds until: {phases:?}, joined {wall_s}; {}", serde_json::to_string(&joined.report)?));
     }
     Ok(Run { wall_s, peak_rss_mb: peak_rss_mb() })
 }

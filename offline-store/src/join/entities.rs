@@ -81,7 +81,8 @@ pub(super) struct Run {
 }
 
 impl EntityIndex {
-    /// Numbers the keys of a spine, a batch at a time; gives each row's entity, [`NONE`] where a part of the key is null, and how many there are.
+    /// Numbers the keys of a spine in their own order, so that whoever reads files sorted by key meets them in theirs; gives each row's entity, [`NONE`]
+    /// where a part of the key is null, and how many there are.
     pub(super) fn of(keys: &[Vec<(Scalar, ArrayRef)>], rows: &[usize]) -> Result<(Self, Vec<u32>, usize), Error> {
         let mut index = Self::default();
         let total = rows.iter().sum();
@@ -109,7 +110,30 @@ impl EntityIndex {
             map_keys(key, *rows, integer, text, |id| ids.push(id))?;
             entities = assigned.get();
         }
+        let ranks = index.rank(entities as usize);
+        for id in ids.iter_mut().filter(|id| **id != NONE) {
+            *id = ranks[*id as usize];
+        }
         Ok((index, ids, entities as usize))
+    }
+
+    /// Numbers the keys anew, in their order; gives the new number of each old one.
+    fn rank(&mut self, entities: usize) -> Vec<u32> {
+        let mut ranks = vec![0_u32; entities];
+        let mut next = 0;
+        let mut renumber = |id: &mut u32| {
+            ranks[*id as usize] = next;
+            *id = next;
+            next += 1;
+        };
+        self.integers.table.iter_mut().filter(|id| **id != NONE).for_each(&mut renumber);
+        let mut numbers: Vec<_> = self.integers.numbers.iter_mut().collect();
+        numbers.sort_unstable_by_key(|(key, _)| **key);
+        numbers.into_iter().for_each(|(_, id)| renumber(id));
+        let mut texts: Vec<_> = self.texts.iter_mut().collect();
+        texts.sort_unstable_by(|a, b| a.0.cmp(b.0));
+        texts.into_iter().for_each(|(_, id)| renumber(id));
+        ranks
     }
 
     /// The runs of rows whose key is one of the spine's.
@@ -274,15 +298,59 @@ impl Groups {
     pub(super) fn all(&self) -> &[u32] {
         &self.members
     }
+}
 
-    /// Sorts each group by a key, keeping the order of equals. Groups that are sorted already cost a look.
-    pub(super) fn sort_by_key<K: Ord>(&mut self, key: impl Fn(u32) -> K) {
-        for group in 0..self.len() {
-            let range = self.range(group);
-            let members = &mut self.members[range];
-            if !members.is_sorted_by_key(|member| key(*member)) {
-                members.sort_by_key(|member| key(*member));
+/// Groups of fewer rows are ordered by the calling thread alone.
+const ROWS_FOR_THREADS: usize = 1 << 17;
+
+impl Groups {
+    /// Groups rows by their ids, each group in the order of its rows' times, and gives the times in that order; rows of id [`NONE`] are left out.
+    pub(super) fn by_time(ids: &[u32], times: &[i64], groups: usize) -> (Self, Vec<i64>) {
+        let mut starts = vec![0_u32; groups + 1];
+        for id in ids.iter().filter(|id| **id != NONE) {
+            starts[*id as usize + 1] += 1;
+        }
+        for group in 0..groups {
+            starts[group + 1] += starts[group];
+        }
+        // Times lie beside their rows, so that ordering a group looks at nothing else.
+        let mut entries = vec![(0_i64, 0_u32); starts[groups] as usize];
+        let mut next = starts.clone();
+        for (row, (id, time)) in ids.iter().zip(times).enumerate().filter(|(_, (id, _))| **id != NONE) {
+            entries[next[*id as usize] as usize] = (*time, row as u32);
+            next[*id as usize] += 1;
+        }
+        order(&mut entries, &starts);
+        let ordered = entries.iter().map(|(time, _)| *time).collect();
+        (Self { starts, members: entries.into_iter().map(|(_, row)| row).collect() }, ordered)
+    }
+}
+
+/// Orders each group, on all cores where that is worth it.
+fn order(entries: &mut [(i64, u32)], starts: &[u32]) {
+    let groups = starts.len() - 1;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = if entries.len() < ROWS_FOR_THREADS { 1 } else { threads.min(groups).max(1) };
+    std::thread::scope(|scope| {
+        let mut rest = entries;
+        for part in 0..parts {
+            let of_part = &starts[groups * part / parts..=groups * (part + 1) / parts];
+            let (mine, others) = rest.split_at_mut((of_part[of_part.len() - 1] - of_part[0]) as usize);
+            rest = others;
+            let mut work = move || {
+                for group in of_part.windows(2) {
+                    let group = &mut mine[(group[0] - of_part[0]) as usize..(group[1] - of_part[0]) as usize];
+                    // Rows of one time keep the spine's order, which is that of their numbers.
+                    if !group.is_sorted() {
+                        group.sort_unstable();
+                    }
+                }
+            };
+            if part + 1 < parts {
+                scope.spawn(work);
+            } else {
+                work();
             }
         }
-    }
+    });
 }

@@ -102,7 +102,7 @@ impl Matching {
         let times = &plan.timeline.times[range.clone()];
         let seen = |time: i64| if strict { time > *first } else { time >= *first };
         let mut next = 0;
-        for (i, time) in times.iter().enumerate().skip(times.partition_point(|time| !seen(*time))) {
+        for (i, time) in times.iter().enumerate().skip_while(|(_, time)| !seen(**time)) {
             let at = range.start + i;
             if self.event[at] > *last {
                 break;
@@ -122,7 +122,7 @@ impl Matching {
         let times = &plan.timeline.times[range.clone()];
         let mut coming = sight.rows.iter().peekable();
         let mut best = 0;
-        for (i, time) in times.iter().enumerate().skip(times.partition_point(|time| *time < first.0)) {
+        for (i, time) in times.iter().enumerate().skip_while(|(_, time)| **time < first.0) {
             let at = range.start + i;
             if self.event[at] > last {
                 break;

@@ -140,9 +140,7 @@ impl Timeline {
         let key = |batch: usize| columns.iter().map(|(scalar, arrays)| (*scalar, Arc::clone(&arrays[batch]))).collect();
         let keys: Vec<Vec<(Scalar, ArrayRef)>> = (0..counts.len()).map(key).collect();
         let (index, ids, entities) = EntityIndex::of(&keys, &counts)?;
-        let mut rows = Groups::new(ids.len(), entities, |row| ids[row]);
-        rows.sort_by_key(|row| spine.times()[row as usize]);
-        let times: Vec<i64> = rows.all().iter().map(|row| spine.times()[*row as usize]).collect();
+        let (rows, times) = Groups::by_time(&ids, spine.times(), entities);
         let scalars: Vec<Scalar> = columns.iter().map(|(scalar, _)| *scalar).collect();
         let hint = index.hint(&scalars).map(Arc::new);
         Ok(Self { index, rows, times, hint, spine_rows: spine.rows() })

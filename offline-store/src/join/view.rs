@@ -216,6 +216,7 @@ impl Matched {
 
     /// Gathers some of the features, by their places among those asked for.
     pub(super) async fn gather(self: Arc<Self>, features: Range<usize>, cores: &Cores) -> Result<(Vec<Gathered>, Duration), JoinError> {
+        let _turn = cores.turn().await;
         let places: Vec<usize> = self.plan.places.features[features].to_vec();
         let types: Vec<_> = places.iter().map(|place| self.plan.scan.columns[*place].data_type).collect();
         let mut columns: Vec<Gathering> = types.iter().map(|data_type| Gathering::new(*data_type, self.rows.clone())).collect();

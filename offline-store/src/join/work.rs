@@ -4,28 +4,37 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::JoinError;
 
-/// The cores that one join uses.
+/// The cores that one join uses, and how many columns it gathers at a time.
 #[derive(Debug, Clone)]
-pub(super) struct Cores(Arc<Semaphore>);
+pub(super) struct Cores {
+    cores: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
 
 impl Cores {
     pub(super) fn all() -> Self {
-        Self(Arc::new(Semaphore::new(Self::count())))
+        // One more column than cores: its next part is fetched while theirs are decoded.
+        Self { cores: Arc::new(Semaphore::new(Self::count())), turns: Arc::new(Semaphore::new(Self::count() + 1)) }
     }
 
     pub(super) fn count() -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }
 
+    /// Waits for a turn, which ends with what is given.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+
     /// Waits for a core and does the work there. Work that has begun is done to its end, also where nobody waits for it any more.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         // The semaphore is never closed, so a permit always comes.
-        let permit = Arc::clone(&self.0).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.cores).acquire_owned().await.ok();
         let done = spawn_blocking(move || {
             let _permit = permit;
             work()
