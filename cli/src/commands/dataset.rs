@@ -59,6 +59,9 @@ struct Get {
     /// Keep what it takes to make the dataset again, under a name
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     save_as: String,
+    /// Where to join: datafusion (in the server) or ballista (on its cluster) [default: as the server is configured]
+    #[arg(long, value_name = "ENGINE", default_value = "", hide_default_value = true)]
+    engine: String,
 }
 
 pub(crate) async fn dataset(client: &Client, dataset: Dataset, output: &mut Output) -> Result<(), Error> {
@@ -87,6 +90,7 @@ async fn build(client: &Client, get: Get, output: &mut Output) -> Result<(), Err
         strict: get.strict,
         at_least: get.at_least,
         save_as: get.save_as,
+        engine: get.engine,
         ..HistoricalQuery::new(get.features.selection())
     };
     let dataset = client.get_historical_features(&query, files::read(&get.spine)?).await?;

@@ -1226,7 +1226,7 @@ pub struct SessionEvent {}
 /// What a descriptor's `cmd` or a ticket holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlightCommand {
-    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3")]
+    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3, 20")]
     pub command: ::core::option::Option<flight_command::Command>,
 }
 /// Nested message and enum types in `FlightCommand`.
@@ -1242,7 +1242,18 @@ pub mod flight_command {
         /// DoGet: rows of a view's table at a ref come out.
         #[prost(message, tag = "3")]
         Read(super::ReadCommand),
+        /// DoGet: the rows of a query over the feature views at a ref come out.
+        #[prost(message, tag = "20")]
+        Query(super::QueryCommand),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryCommand {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// One SELECT; the feature views are its tables.
+    #[prost(string, tag = "2")]
+    pub sql: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HistoricalCommand {
@@ -1270,6 +1281,9 @@ pub struct HistoricalCommand {
     pub save_as: ::prost::alloc::string::String,
     #[prost(string, tag = "10")]
     pub author: ::prost::alloc::string::String,
+    /// Where the join runs: datafusion (in the server) or ballista (on its cluster); empty for where the server's configuration says.
+    #[prost(string, tag = "20")]
+    pub engine: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BulkCommand {

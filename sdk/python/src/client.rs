@@ -214,7 +214,7 @@ impl NativeClient {
         Ok(Call::new(async move { client.get_online_features(&query, &keys).await.map(online) }))
     }
 
-    #[pyo3(signature = (features, service, spine, *, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as))]
+    #[pyo3(signature = (features, service, spine, *, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as, engine))]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
     fn get_historical_features(
         &self,
@@ -228,9 +228,10 @@ impl NativeClient {
         at_least: String,
         timeout_ms: u32,
         save_as: String,
+        engine: String,
     ) -> PyResult<Call> {
         let (client, spine, features) = (self.client()?, reader(spine)?, selection(features, service));
-        let query = HistoricalQuery { features, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as };
+        let query = HistoricalQuery { features, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as, engine };
         Ok(Call::new(async move {
             let dataset = client.get_historical_features(&query, spine).await?;
             Ok(Box::new(move |py: Python<'_>| {
@@ -245,6 +246,14 @@ impl NativeClient {
         let query = ReadQuery { view, columns, quarantine };
         Ok(Call::new(async move {
             let table = client.read_view(&query).await?;
+            Ok(Box::new(move |py: Python<'_>| NativeTable::new(table.schema, table.batches).into_py_any(py)) as Reply)
+        }))
+    }
+
+    fn sql(&self, query: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move {
+            let table = client.query(&query).await?;
             Ok(Box::new(move |py: Python<'_>| NativeTable::new(table.schema, table.batches).into_py_any(py)) as Reply)
         }))
     }

@@ -34,6 +34,8 @@ pub struct HistoricalQuery {
     pub timeout_ms: u32,
     /// Where not empty, the dataset's manifest is kept under this name on the branch.
     pub save_as: String,
+    /// Where the join runs: `datafusion` (in the server) or `ballista` (on its cluster); empty for where the server's configuration says.
+    pub engine: String,
 }
 
 impl HistoricalQuery {
@@ -48,6 +50,7 @@ impl HistoricalQuery {
             at_least: String::new(),
             timeout_ms: 0,
             save_as: String::new(),
+            engine: String::new(),
         }
     }
 }
@@ -119,6 +122,7 @@ impl Client {
             timeout_ms: query.timeout_ms,
             save_as: query.save_as.clone(),
             author: self.author(),
+            engine: query.engine.clone(),
         };
         let (messages, mut failure) = upload(encode(command(Command::Historical(historical)), spine), FlightData::default());
         let mut flight = self.flight();
@@ -144,6 +148,18 @@ impl Client {
     /// As [`Client::get_historical_features`].
     pub async fn get_historical_features_of(&self, query: &HistoricalQuery, spine: RecordBatch) -> Result<Dataset, Error> {
         self.get_historical_features(query, reader_of(spine)).await
+    }
+
+    /// Runs a query, one SELECT, over the feature views at the client's ref.
+    ///
+    /// # Errors
+    /// `invalid_argument` where it does not parse, names what is not there or is no query, with the place; `exhausted` where it needs too much memory.
+    pub async fn query(&self, sql: &str) -> Result<Table, Error> {
+        let query = v1::QueryCommand { target: Some(self.target()), sql: sql.to_owned() };
+        let ticket = Ticket { ticket: command(Command::Query(query)) };
+        let stream = self.flight().do_get(ticket).await.map_err(|status| self.error(&status))?.into_inner();
+        let received = self.receive(stream).await?;
+        Ok(Table { schema: received.schema, batches: received.batches })
     }
 
     /// Reads the rows of a view's table, or of its quarantine, at the client's ref.

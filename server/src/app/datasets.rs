@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anabranch_core::selection::Selection;
 use anabranch_offline_store::dataset::{CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest};
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
+use anabranch_offline_store::engine::{EngineKind, JoinRequest};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine};
 use anabranch_versioning::{CommitId, ObjectChange, ObjectCommit, ObjectCondition};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -21,6 +22,8 @@ pub(crate) struct DatasetRequest {
     pub(crate) selection: Selection,
     pub(crate) options: JoinOptions,
     pub(crate) time_column: String,
+    /// Where the join runs; where the configuration says, if none.
+    pub(crate) engine: Option<EngineKind>,
     /// Keep the manifest under this name.
     pub(crate) save_as: Option<String>,
     pub(crate) author: String,
@@ -43,6 +46,11 @@ impl DatasetRequest {
         if text.is_empty() { Ok(Knowledge::Spine) } else { Ok(text.parse::<Knowledge>()?) }
     }
 
+    /// Where the join runs, as the wire spells it; empty for where the configuration says.
+    pub(crate) fn engine(text: &str) -> Result<Option<EngineKind>> {
+        if text.is_empty() { Ok(None) } else { Ok(Some(text.parse::<EngineKind>()?)) }
+    }
+
     /// The spine's time column; the default where the caller names none.
     pub(crate) fn time_column(text: &str) -> String {
         if text.is_empty() { Spine::DEFAULT_TIME_COLUMN.to_owned() } else { text.to_owned() }
@@ -62,7 +70,10 @@ impl Scope {
         let (time_column, chosen, options, at) = (time_column.clone(), selection.clone(), *options, Arc::clone(&definitions));
         let plan = blocking(move || Ok(JoinPlan::new(Spine::new(schema, spine, &time_column)?, &chosen, &at, options)?)).await?;
         let plan = Arc::new(plan);
-        let joined = join(Arc::clone(&plan), self.repo.offline.view_rows(commit)).await?;
+        let (selection, definitions_at) = (request.selection.clone(), Arc::clone(&definitions));
+        let asked = JoinRequest { commit, plan: Arc::clone(&plan), selection, definitions: definitions_at, options: request.options };
+        let kind = request.engine.unwrap_or(self.app.config().engine.kind);
+        let joined = self.app.engine().join(kind, &self.repo.offline, asked).await?;
         let (digest, joined) = blocking(move || Ok((content_digest(&joined.schema, &joined.batches)?, joined))).await?;
         let rows = joined.batches.iter().map(|batch| batch.num_rows() as u64).sum();
         let spine = Arc::clone(&plan);

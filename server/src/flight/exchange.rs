@@ -43,6 +43,7 @@ fn wanted(command: HistoricalCommand) -> Result<DatasetRequest, Status> {
         selection: wire::selection(command.selection)?,
         options: JoinOptions { knowledge: DatasetRequest::knowledge(&command.knowledge)?, strict: command.strict, full_names: command.full_names },
         time_column: DatasetRequest::time_column(&command.time_column),
+        engine: DatasetRequest::engine(&command.engine)?,
         save_as: Some(command.save_as).filter(|name| !name.is_empty()),
         author: command.author,
     })

@@ -1,4 +1,4 @@
-//! `DoGet`: rows of a view, or of its quarantine, at a ref.
+//! `DoGet`: rows of a view, of its quarantine or of a query, at a ref.
 
 use std::sync::Arc;
 
@@ -15,7 +15,16 @@ use crate::grpc::caller;
 use crate::wire;
 
 pub(super) async fn get(app: &Arc<App>, request: Request<Ticket>) -> Result<Outgoing<FlightData>, Status> {
-    let Command::Read(read) = command(&request.get_ref().ticket)? else { return Err(wrong("DoGet", "read").into()) };
+    let read = match command(&request.get_ref().ticket)? {
+        Command::Read(read) => read,
+        Command::Query(query) => {
+            let (repository, reference) = wire::target(query.target.as_ref());
+            let scope = app.enter(&caller(&request), Verb::ReadRows, repository, reference).await?;
+            let rows = scope.query(&query.sql).await?;
+            return Ok(streams::outgoing(rows.schema, rows.batches.map_err(Error::from), None));
+        }
+        _ => return Err(wrong("DoGet", "read or query").into()),
+    };
     let (repository, reference) = wire::target(read.target.as_ref());
     let verb = if read.quarantine { Verb::ReadQuarantine } else { Verb::ReadRows };
     let scope = app.enter(&caller(&request), verb, repository, reference).await?;

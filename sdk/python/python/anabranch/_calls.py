@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar, Union
+from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar, Union
 
 from . import _anabranch as native
 from . import results, rows, tables
@@ -24,6 +24,10 @@ Features = Union[str, FeatureService, Sequence[Union[str, FeatureView]]]
 """A service or its name, or a list of `view:feature` and `view`."""
 
 Knowledge = Union[str, _datetime.datetime]
+"""`spine`, `any` or a time."""
+
+Engine = Literal["", "datafusion", "ballista"]
+"""Where a join runs; empty for where the server's configuration says."""
 
 Time = Union[str, _datetime.datetime]
 """A time as `2026-11-20T12:00:00Z` or a bare date, or a `datetime`; UTC where it has no zone."""
@@ -140,6 +144,7 @@ class Calls:
         at_least: str,
         timeout: float | None,
         save_as: str,
+        engine: Engine,
         ref: str | None,
     ) -> Prepared[tables.Dataset]:
         knowledge = _time(knowledge)
@@ -153,11 +158,15 @@ class Calls:
             at_least=at_least,
             timeout_ms=_milliseconds(timeout),
             save_as=save_as,
+            engine=engine,
         )
         return Prepared(call, lambda reply: tables.Dataset(*reply))
 
     def read(self, view: FeatureView | str, columns: Sequence[str], quarantine: bool, ref: str | None) -> Prepared[tables.Table]:
         return Prepared(self._at(ref).read(_name(view), list(columns), quarantine), tables.Table)
+
+    def sql(self, query: str, ref: str | None) -> Prepared[tables.Table]:
+        return Prepared(self._at(ref).sql(query), tables.Table)
 
     def branch(self, name: str, source: str) -> Prepared[results.Branch]:
         return Prepared(self.client.create_branch(name, source), results._branch)

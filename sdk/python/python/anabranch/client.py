@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -187,6 +187,7 @@ class Client:
         at_least: str = "",
         timeout: float | None = None,
         save_as: str = "",
+        engine: Engine = "",
         ref: str | None = None,
     ) -> tables.Dataset:
         """Joins features to the rows of a spine, each as they were known at the row's own time.
@@ -194,9 +195,14 @@ class Client:
         The spine has the key columns and a time column; all its columns and rows come back in their order, then the features. `knowledge` says what
         counts as known: what was known at the row's time (`spine`), everything (`any`), or what was known at one time for all rows. With `strict`
         only what was true before the row's time counts, not what became true at it. `save_as` keeps what it takes to make the dataset again, under a
-        name, on the branch. The same ref and spine give the same `content_digest`.
+        name, on the branch. `engine` says where the join runs: in the server (`datafusion`) or on its cluster (`ballista`). The same ref and spine give
+        the same `content_digest`, wherever.
         """
-        return _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+        return _run(
+            self._calls.get_historical_features(
+                spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, ref
+            )
+        )
 
     def read(
         self,
@@ -208,6 +214,13 @@ class Client:
     ) -> tables.Table:
         """Reads the rows of a view's table, or of its quarantine, as they are at a ref."""
         return _run(self._calls.read(view, columns, quarantine, ref))
+
+    def sql(self, query: str, *, ref: str | None = None) -> tables.Table:
+        """Queries the feature views at a ref, which are the tables, by their names: one SELECT. What it gives can be a spine.
+
+        Raises `InvalidArgument` for what does not parse, names what is not there or is no query.
+        """
+        return _run(self._calls.sql(query, ref))
 
     def branch(self, name: str, source: str = "") -> results.Branch:
         """Makes a branch at a ref, `main` by default; nothing is copied.
