@@ -5,8 +5,11 @@
 //! writer. A file's columns carry Arrow's schema and the field ids; it is put in one go under a name that nothing else has.
 
 mod bounds;
+mod footer;
 mod read;
+mod settings;
 mod write;
 
-pub(crate) use read::{FileRead, ReadColumn, read_file};
+pub(crate) use footer::Footers;
+pub(crate) use read::{FileRead, Group, ReadColumn};
 pub(crate) use write::{WriteOptions, WrittenFile, write_files};

@@ -2,7 +2,7 @@
 //!
 //! A dataset is a commit, a spine and a request, and comes out the same each time. [`ContentDigest`] tells that it did, over values and not over file bytes.
 //! [`DatasetManifest`] keeps all of it under a name; its rows lie beside it as Parquet ([`rows`]), with what each column is like ([`statistics`]) and which
-//! split each row belongs to ([`splits`]). [`events`] makes a spine of a view, [`refresh`] makes a dataset of an earlier one. Committing, listing and refusing a taken name are the repository's.
+//! split each row belongs to ([`splits`]). [`events`] makes spines of a commit, [`refresh`] makes a dataset of an earlier one. Committing, listing and refusing a taken name are the repository's.
 
 pub mod events;
 pub mod refresh;
@@ -19,7 +19,7 @@ mod manifest;
 pub use cells::canonical_type;
 pub use digest::{ContentDigest, ContentHasher, content_digest};
 pub use error::DatasetError;
-pub use events::view_events;
+pub use events::{rows_in_order, view_events};
 pub use groups::{GROUP_ROWS, canonical_rows};
 pub use manifest::{CommitName, DatasetBase, DatasetColumn, DatasetManifest, DatasetSelection, FORMAT as MANIFEST_FORMAT, SpineSource};
 pub use rows::{DatasetPart, DatasetRows, PART_ROWS, ROWS_FOLDER, WrittenRows, write_rows};

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use anabranch_core::{Position, SourceId, Timestamp};
 use anabranch_versioning::{Digest, Key, KeyKind};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{Error, Result};
@@ -54,7 +55,7 @@ pub struct Interval {
 }
 
 /// What rows without reserved columns read as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fill {
     /// When we had them.
     pub arrival: Timestamp,

@@ -6,36 +6,42 @@
 //! `<`. The match is the candidate that is last in the total order ([`anabranch_core::order`]). No match, a tombstone and a null feature all give null; no
 //! older row is asked instead. The output has exactly the spine's rows in the spine's order, its columns first. A null key matches nothing.
 //!
-//! The module knows nothing of tables: a [`ViewRows`] gives the rows of each view as of one commit. Everything that can be refused without reading is
-//! refused by [`JoinPlan::new`]. Views are joined at once, as many as there are cores; the work on batches runs off the async runtime, and dropping the
-//! future of [`join`] stops it at the next batch.
+//! The module knows nothing of tables: a [`ViewRows`] gives each view as of one commit, as chunks whose columns are read apart. Everything that can be
+//! refused without reading is refused by [`JoinPlan::new`]. Keys are matched first, then features are read where a row matched, and their values gathered
+//! straight into the output. Work runs off the async runtime, as much at a time as there are cores; dropping the future of [`join`] stops it at the next
+//! chunk.
 
-mod candidates;
 mod entities;
 mod error;
 mod gather;
+mod keys;
+mod matching;
 mod options;
 mod plan;
+mod report;
 mod rows;
 mod spine;
 mod view;
+mod work;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::StreamExt;
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
+pub use entities::KeyHint;
 pub use error::JoinError;
 pub use options::{JoinOptions, Knowledge};
-pub use plan::{Buffer, JoinPlan};
-pub use rows::{RowStream, ScanError, ScanHint, ViewRows, ViewScan};
+pub use plan::JoinPlan;
+pub use report::{JoinReport, ViewReport};
+pub use rows::{Chunk, ChunkInfo, ColumnReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
 pub use spine::Spine;
 
-use plan::ViewPlan;
-use view::{Matches, ViewJoin};
+use gather::{Gathered, extend};
+use report::{Stopwatch, micros};
+use view::match_view;
+use work::Cores;
 
 /// A spine with its features.
 #[derive(Debug, Clone)]
@@ -44,6 +50,8 @@ pub struct Joined {
     pub schema: SchemaRef,
     /// The spine's rows in the spine's order.
     pub batches: Vec<RecordBatch>,
+    /// What was read and left out on the way.
+    pub report: JoinReport,
 }
 
 /// Does what was planned. Call it within a tokio runtime.
@@ -51,35 +59,65 @@ pub struct Joined {
 /// # Errors
 /// [`JoinError::Scan`] where a view cannot be read, [`JoinError::Rows`] where a provider breaks its contract, and where the work is stopped.
 pub async fn join(plan: Arc<JoinPlan>, rows: Arc<dyn ViewRows>) -> Result<Joined, JoinError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let permits = Arc::new(Semaphore::new(cores));
-    let mut tasks = JoinSet::new();
-    for (place, view) in plan.views.iter().enumerate() {
-        let (view, rows, permits, buffer) = (Arc::clone(view), Arc::clone(&rows), Arc::clone(&permits), plan.buffer);
-        tasks.spawn(async move {
-            // The semaphore is never closed, so a permit always comes.
-            let _permit = permits.acquire().await;
-            join_view(view, rows.as_ref(), buffer).await.map(|matches| (place, matches))
-        });
-    }
-    let mut matches = Vec::with_capacity(plan.views.len());
-    while let Some(done) = tasks.join_next().await {
-        matches.push(done??);
-    }
-    matches.sort_by_key(|(place, _)| *place);
-    spawn_blocking(move || gather::gather(&plan, matches.into_iter().map(|(_, matches)| matches).collect())).await?
+    let (watch, cores) = (Stopwatch::start(), Cores::all());
+    let mut report = JoinReport { spine_rows: plan.spine.rows() as u64, parts: 1, ..JoinReport::default() };
+    let features = gather_views(&plan, &rows, &cores, &mut report).await?;
+    let batches = assemble(&plan, features, &cores).await?;
+    report.wall_us = micros(watch.elapsed());
+    Ok(Joined { schema: Arc::clone(&plan.schema), batches, report })
 }
 
-async fn join_view(plan: Arc<ViewPlan>, rows: &dyn ViewRows, buffer: Buffer) -> Result<Matches, JoinError> {
-    let failed = |error: ScanError| JoinError::Scan { view: plan.scan.name.clone(), kind: error.kind, source: error.source };
-    let mut join = ViewJoin::new(Arc::clone(&plan), buffer);
-    // Where no row of the spine has a key, nothing can match and nothing need be read.
-    if !plan.timeline.times.is_empty() {
-        let mut stream = rows.scan(&plan.scan).await.map_err(failed)?;
-        while let Some(batch) = stream.next().await {
-            let batch = batch.map_err(failed)?;
-            join = spawn_blocking(move || join.push(&batch).map(|()| join)).await??;
+/// The features of all views, in the order of the output.
+async fn gather_views(plan: &Arc<JoinPlan>, rows: &Arc<dyn ViewRows>, cores: &Cores, report: &mut JoinReport) -> Result<Vec<Gathered>, JoinError> {
+    let mut searches = JoinSet::new();
+    for (place, view) in plan.views.iter().enumerate() {
+        let (view, rows, cores) = (Arc::clone(view), Arc::clone(rows), cores.clone());
+        searches.spawn(async move { match_view(view, rows.as_ref(), &cores).await.map(|matched| (place, matched)) });
+    }
+    // A view is gathered as soon as it is matched, while others are being matched.
+    let mut gathers = JoinSet::new();
+    report.views.resize_with(plan.views.len(), Default::default);
+    while let Some(done) = searches.join_next().await {
+        let (place, (matched, of_view)) = done??;
+        report.views[place] = of_view;
+        for task in matched.tasks() {
+            let (matched, cores) = (Arc::clone(&matched), cores.clone());
+            gathers.spawn(async move {
+                let first = task.start;
+                matched.gather(task, &cores).await.map(|gathered| (place, first, gathered))
+            });
         }
     }
-    Ok(spawn_blocking(move || join.finish()).await?)
+    let mut parts = Vec::new();
+    while let Some(done) = gathers.join_next().await {
+        let (place, first, (gathered, spent)) = done??;
+        report.views[place].gather_us += micros(spent);
+        parts.push(((place, first), gathered));
+    }
+    parts.sort_by_key(|(place, _)| *place);
+    Ok(parts.into_iter().flat_map(|(_, gathered)| gathered).collect())
+}
+
+/// Puts the spine and its features together.
+async fn assemble(plan: &Arc<JoinPlan>, features: Vec<Gathered>, cores: &Cores) -> Result<Vec<RecordBatch>, JoinError> {
+    let features = Arc::new(features);
+    let mut tasks = JoinSet::new();
+    let mut first_row = 0;
+    for (number, batch) in plan.spine.batches().iter().enumerate() {
+        let (plan, features, cores, batch, first) = (Arc::clone(plan), Arc::clone(&features), cores.clone(), batch.clone(), first_row);
+        first_row += batch.num_rows();
+        tasks.spawn(async move {
+            let put = move || {
+                let mut joined = Vec::with_capacity(1);
+                extend(&mut joined, &plan, &batch, first, &features).map(|()| joined)
+            };
+            cores.run(put).await?.map(|joined| (number, joined))
+        });
+    }
+    let mut batches = Vec::with_capacity(plan.spine.batches().len());
+    while let Some(done) = tasks.join_next().await {
+        batches.push(done??);
+    }
+    batches.sort_by_key(|(number, _)| *number);
+    Ok(batches.into_iter().flat_map(|(_, joined)| joined).collect())
 }

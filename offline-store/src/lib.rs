@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
 //! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
-//! [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) and [`dataset`] (a join of a commit, with its digest).
+//! [`file_rows`] (a view's files, for a join), [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of
+//! a time), [`dataset`] (a join of a commit, with its digest) and [`engine`] (SQL, and joins as plans, here or on a cluster).
 
 pub mod storage;
 
@@ -22,6 +23,8 @@ pub mod append;
 
 pub mod scan;
 
+pub mod file_rows;
+
 pub mod quarantine;
 
 pub mod catalog;
@@ -32,12 +35,15 @@ pub mod join;
 
 pub mod dataset;
 
+pub mod engine;
+
 pub mod error;
 
 pub use append::{Append, Appended, AppendedTable, TableRows};
 pub use catalog::{RefCatalog, SOURCE_MARK};
 pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
+pub use file_rows::{FileRows, ViewFile, ViewFiles};
 pub use merge::TableResolver;
 pub use metadata::TableState;
 pub use owner::{SnapshotOwner, TableOwner, table_owners};

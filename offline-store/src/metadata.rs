@@ -71,6 +71,12 @@ impl TableState {
     pub(crate) fn metadata(&self) -> &TableMetadata {
         &self.definition.metadata
     }
+
+    /// The column of event times: the one that rows are sorted by last.
+    pub(crate) fn event_column(&self) -> Option<&str> {
+        let id = self.metadata().default_sort_order().fields.last()?.source_id;
+        self.fields().iter().find(|field| field.id == id).map(|field| field.name.as_str())
+    }
 }
 
 /// The path in the object store below which a table's data files lie.
@@ -247,7 +253,7 @@ mod tests {
             schema: schema::schema(&fields, 0).unwrap(),
             sort_order: schema::sort_order(&fields, &shape),
             partition: Some(PartitionField { source_id: 2, field_id: 1000, name: "at__day".to_owned(), transform: iceberg::spec::Transform::Day }),
-            properties: schema::properties(&fields).collect(),
+            properties: schema::properties(&fields, &shape).into_iter().collect(),
             time_ms: 5,
         }
     }

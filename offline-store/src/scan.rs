@@ -15,14 +15,12 @@ use anabranch_core::{SourceId, Timestamp};
 use anabranch_versioning::{CommitId, Scan, scan_all};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
-use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataFile, DataFileFormat, ManifestContentType, PrimitiveLiteral};
 
-use crate::data_file::{FileRead, ReadColumn, read_file};
+use crate::data_file::{FileRead, ReadColumn};
 use crate::entry::{AddedFile, Fill, Interval, SnapshotEntry, snapshot_prefix};
-use crate::join::{RowStream, ScanError, ViewRows, ViewScan};
 use crate::metadata::{TableState, data_path};
 use crate::table::{OfflineStore, TableName};
 use crate::{Error, Result};
@@ -70,14 +68,21 @@ impl OfflineStore {
     /// # Errors
     /// [`Error::NoTable`]; in the stream [`Error::Corrupt`] where a file is missing or damaged.
     pub async fn scan(&self, commit: &CommitId, request: &ScanRequest) -> Result<BatchStream> {
+        let (table, reads, _) = self.files(commit, request).await?;
+        self.read(&table, request, reads)
+    }
+
+    /// The table, the files at a commit that may matter, with what their rows read as, and how much there is in all.
+    pub(crate) async fn files(&self, commit: &CommitId, request: &ScanRequest) -> Result<(TableState, Vec<FileToRead>, Extent)> {
         let table = self.table(commit, &request.table).await?;
         let mut files = self.live_files(commit, &table).await?;
+        let all = Extent { files: files.len() as u64, rows: files.iter().map(|file| file.data_file.record_count()).sum() };
         if let (Some((min, max)), Some(id)) = (request.event_times(), event_field(&table, &request.columns)) {
             files.retain(|file| may_hold(&file.data_file, id, min, max));
         }
         self.fill(commit, &table, &mut files).await?;
         let reads = files.into_iter().map(|file| (file.data_file.file_path().to_owned(), file.fill)).collect();
-        self.read(&table, request, reads)
+        Ok((table, reads, all))
     }
 
     /// The rows of files that [`OfflineStore::added_files`] named, at a commit that has them.
@@ -142,11 +147,6 @@ impl OfflineStore {
         Ok(Interval::merged(intervals))
     }
 
-    /// The rows of views at a commit, for a join.
-    pub fn view_rows(self: &Arc<Self>, commit: CommitId) -> Arc<dyn ViewRows> {
-        Arc::new(CommitRows { store: Arc::clone(self), commit })
-    }
-
     /// The files of the current snapshot, oldest first.
     async fn live_files(&self, commit: &CommitId, table: &TableState) -> Result<Vec<LiveFile>> {
         let Some(id) = table.entry.current_snapshot else { return Ok(Vec::new()) };
@@ -189,7 +189,7 @@ impl OfflineStore {
         Ok(())
     }
 
-    fn read(&self, table: &TableState, request: &ScanRequest, files: Vec<(String, Option<Fill>)>) -> Result<BatchStream> {
+    fn read(&self, table: &TableState, request: &ScanRequest, files: Vec<FileToRead>) -> Result<BatchStream> {
         let columns: Vec<_> = request
             .columns
             .iter()
@@ -202,17 +202,37 @@ impl OfflineStore {
             let read = FileRead { columns: Arc::clone(&columns), schema: Arc::clone(&schema), event_times: request.event_times(), fill };
             reads.push((path, read));
         }
+        let (objects, footers) = (Arc::clone(&self.objects), Arc::clone(&self.footers));
+        let groups = stream::iter(reads).then(move |(path, read)| {
+            let (objects, footers) = (Arc::clone(&objects), Arc::clone(&footers));
+            async move {
+                let footer = footers.get(&objects, &path).await?;
+                let groups = read.wanted(&footer);
+                Ok::<_, Error>(stream::iter(groups.into_iter().map(move |group| Ok((read.clone(), group)))))
+            }
+        });
         let objects = Arc::clone(&self.objects);
-        let batches = stream::iter(reads)
-            .map(move |(path, read)| {
+        let batches = groups
+            .try_flatten()
+            .map_ok(move |(read, group)| {
                 let objects = Arc::clone(&objects);
-                async move { read_file(&objects, path, read).await }
+                async move { read.rows(&objects, &group).await }
             })
-            .buffered(self.options.scan_files.max(1))
+            .try_buffered(self.options.scan_groups.max(1))
             .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
             .try_flatten();
         Ok(batches.boxed())
     }
+}
+
+/// A file's location, and what its rows read as where they carry no reserved columns.
+pub(crate) type FileToRead = (String, Option<Fill>);
+
+/// How much there is of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) files: u64,
+    pub(crate) rows: u64,
 }
 
 /// The Arrow schema of these columns.
@@ -244,24 +264,4 @@ fn may_hold(file: &DataFile, event_field: i32, min: Timestamp, max: Timestamp) -
         _ => None,
     };
     bound(file.lower_bounds()).is_none_or(|low| low <= max.micros()) && bound(file.upper_bounds()).is_none_or(|high| high >= min.micros())
-}
-
-/// The rows of views at one commit.
-#[derive(Debug)]
-struct CommitRows {
-    store: Arc<OfflineStore>,
-    commit: CommitId,
-}
-
-#[async_trait]
-impl ViewRows for CommitRows {
-    async fn scan(&self, scan: &ViewScan) -> Result<RowStream, ScanError> {
-        let request = ScanRequest {
-            table: TableName::features(scan.layout.name()),
-            columns: scan.columns.clone(),
-            min_event_time: scan.hint.min_event_time,
-            max_event_time: Some(scan.hint.max_event_time),
-        };
-        Ok(self.store.scan(&self.commit, &request).await?.map_err(ScanError::from).boxed())
-    }
 }

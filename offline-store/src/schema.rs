@@ -22,6 +22,9 @@ use crate::{Error, Result};
 
 const VECTOR_PROPERTY: &str = "anabranch.vector.";
 
+/// The property that names the field of known times, which files are sorted by after event time.
+pub(crate) const KNOWN_TIME_PROPERTY: &str = "anabranch.known-time";
+
 /// The one sort order of a table: its join keys, then event time.
 pub(crate) const SORT_ORDER_ID: i32 = 1;
 
@@ -194,11 +197,13 @@ pub(crate) fn schema(fields: &[TableField], schema_id: i32) -> Result<Schema> {
 }
 
 /// The table properties that go with these fields.
-pub(crate) fn properties(fields: &[TableField]) -> impl Iterator<Item = (String, String)> {
-    fields.iter().filter_map(|field| match field.data_type {
+pub(crate) fn properties(fields: &[TableField], shape: &TableShape) -> Vec<(String, String)> {
+    let known = shape.names(Role::KnownTime).next().and_then(|name| fields.iter().find(|field| field.name == name));
+    let vectors = fields.iter().filter_map(|field| match field.data_type {
         DataType::Vector(n) => Some((format!("{VECTOR_PROPERTY}{}", field.id), n.to_string())),
         _ => None,
-    })
+    });
+    known.map(|field| (KNOWN_TIME_PROPERTY.to_owned(), field.id.to_string())).into_iter().chain(vectors).collect()
 }
 
 /// Sorted by join keys in the order of their names, then by event time.

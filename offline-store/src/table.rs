@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use crate::data_file::WriteOptions;
+use crate::data_file::{Footers, WriteOptions};
 use crate::entry::{SnapshotEntry, TableEntry, snapshot_key, snapshot_prefix, table_key};
 use crate::manifests::ManifestCache;
 use crate::metadata::{self, History, LAST_PARTITION_ID, NewTable, TableDefinition, TableState};
@@ -103,10 +103,12 @@ pub struct OfflineStoreOptions {
     pub merge_manifests: usize,
     /// How often an append is prepared anew after another server moved its table.
     pub append_attempts: usize,
-    /// How many files are read at a time by one scan.
-    pub scan_files: usize,
+    /// How many row groups are read at a time by one scan.
+    pub scan_groups: usize,
     /// How many data files' worth of manifest entries are kept in memory.
     pub cached_entries: u64,
+    /// How many bytes of data files' footers are kept in memory.
+    pub cached_footer_bytes: u64,
 }
 
 impl Default for OfflineStoreOptions {
@@ -117,8 +119,9 @@ impl Default for OfflineStoreOptions {
             listed_snapshots: 1_000,
             merge_manifests: 8,
             append_attempts: 16,
-            scan_files: 2,
+            scan_groups: 2,
             cached_entries: 64 << 10,
+            cached_footer_bytes: 64 << 20,
         }
     }
 }
@@ -137,6 +140,7 @@ pub struct OfflineStore {
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) options: OfflineStoreOptions,
     pub(crate) manifests: ManifestCache,
+    pub(crate) footers: Arc<Footers>,
     definitions: moka::future::Cache<Digest, Arc<TableDefinition>>,
     locks: Mutex<HashMap<BranchTable, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -154,6 +158,7 @@ impl OfflineStore {
         Arc::new(Self {
             io: ObjectStorage::file_io(Arc::clone(&objects), locations.clone()),
             manifests: ManifestCache::new(options.cached_entries),
+            footers: Arc::new(Footers::new(options.cached_footer_bytes)),
             definitions: moka::future::Cache::new(1_024),
             locks: Mutex::default(),
             repository,
@@ -278,7 +283,7 @@ impl OfflineStore {
             schema: schema::schema(&fields, 0)?,
             sort_order: schema::sort_order(&fields, shape),
             partition,
-            properties: schema::properties(&fields).chain(standing_properties()).collect(),
+            properties: schema::properties(&fields, shape).into_iter().chain(standing_properties()).collect(),
             time_ms: self.now_ms(),
         };
         let blob = self.put_definition(name, table.blob()?).await?;
@@ -301,7 +306,7 @@ impl OfflineStore {
         if fields == table.fields() && same_partition {
             return Ok(Vec::new());
         }
-        let metadata = self.evolved(&table, &fields, (!same_partition).then_some(partition)).await?;
+        let metadata = self.evolved(&table, &fields, shape, (!same_partition).then_some(partition)).await?;
         let new = self.put_definition(name, metadata::strip(&metadata)?).await?;
         Ok(vec![Change::Apply(Box::new(Evolve { key: name.key()?, uuid: table.entry.uuid, old: table.entry.metadata, new }))])
     }
@@ -314,6 +319,7 @@ impl OfflineStore {
         &self,
         table: &TableState,
         fields: &[schema::TableField],
+        shape: &TableShape,
         partition: Option<Option<iceberg::spec::PartitionField>>,
     ) -> Result<TableMetadata> {
         let mut json = metadata::to_json(table.metadata())?;
@@ -322,7 +328,10 @@ impl OfflineStore {
         json["last-column-id"] = schema.highest_field_id().max(table.metadata().last_column_id()).into();
         json["schemas"].as_array_mut().into_iter().for_each(|schemas| schemas.extend(metadata::to_json(&schema).ok()));
         json["current-schema-id"] = schema_id.into();
-        for (key, value) in schema::properties(fields) {
+        if let Some(properties) = json["properties"].as_object_mut() {
+            properties.remove(schema::KNOWN_TIME_PROPERTY);
+        }
+        for (key, value) in schema::properties(fields, shape) {
             json["properties"][key] = value.into();
         }
         if let Some(mut partition) = partition {

@@ -4,17 +4,17 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureView};
+use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureView, Role};
 use anabranch_core::selection::Selection;
-use anabranch_core::{DataType, RandomIds, Scalar, SystemClock};
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, RowStream, ScanError, Spine, ViewRows, ViewScan, join};
-use anabranch_offline_store::{Append, Interval, Locations, OfflineStore, OfflineStoreOptions, TableName, TableRows, TableShape};
+use anabranch_core::{DataType, Position, RandomIds, Scalar, SourceId, SystemClock, Timestamp};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Spine, ViewRows, ViewScan, join};
+use anabranch_offline_store::{
+    Append, FileRows, Fill, Interval, Locations, OfflineStore, OfflineStoreOptions, TableName, TableRows, TableShape, ViewFile, ViewFiles,
+};
 use anabranch_versioning::{CommitRequest, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects};
 use anyhow::Context as _;
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::ipc::writer::FileWriter;
-use async_trait::async_trait;
-use futures::StreamExt as _;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -80,19 +80,19 @@ pub(super) fn run(folder: &Path, layout: Layout, answer: Option<&Path>) -> anyho
     let runtime = runtime()?;
     let start = now();
     let joined = runtime.block_on(async {
+        let spine = ParquetRecordBatchReaderBuilder::try_new(File::open(folder.join("spine.parquet"))?)?.with_batch_size(1 << 16).build()?;
+        let schema = arrow::array::RecordBatchReader::schema(&spine);
+        let spine = Spine::new(schema, spine.collect::<Result<Vec<_>, _>>()?, Spine::DEFAULT_TIME_COLUMN)?;
+        let selection = Selection::Features((0..views).map(|view| format!("view{view}")).collect());
+        let plan = JoinPlan::new(spine, &selection, &definitions, JoinOptions::default())?;
         let rows: Arc<dyn ViewRows> = match layout {
             Layout::Own => {
                 let store = open(&folder.join(FOLDER)).await?;
                 let head = store.repository().resolve(&"main".parse::<RefSpec>()?).await?.commit;
                 store.view_rows(head)
             }
-            Layout::Same => Arc::new(Files { folder: folder.to_owned() }),
+            Layout::Same => same_files(folder, &plan)?,
         };
-        let spine = ParquetRecordBatchReaderBuilder::try_new(File::open(folder.join("spine.parquet"))?)?.with_batch_size(1 << 16).build()?;
-        let schema = arrow::array::RecordBatchReader::schema(&spine);
-        let spine = Spine::new(schema, spine.collect::<Result<Vec<_>, _>>()?, Spine::DEFAULT_TIME_COLUMN)?;
-        let selection = Selection::Features((0..views).map(|view| format!("view{view}")).collect());
-        let plan = JoinPlan::new(spine, &selection, &definitions, JoinOptions::default())?;
         anyhow::Ok(join(Arc::new(plan), rows).await?)
     })?;
     let wall_s = start.elapsed().as_secs_f64();
@@ -117,29 +117,19 @@ fn shape(folder: &Path) -> anyhow::Result<(usize, usize)> {
     Ok((views, first.schema().fields().len() - 2))
 }
 
-/// The peers' files as rows of views: they arrived in the order in which they lie there.
-#[derive(Debug)]
-struct Files {
-    folder: std::path::PathBuf,
-}
-
-#[async_trait]
-impl ViewRows for Files {
-    async fn scan(&self, scan: &ViewScan) -> Result<RowStream, ScanError> {
-        let path = self.folder.join(format!("{}.parquet", scan.layout.name()));
-        let batches = read(&path, &scan.columns).map_err(Unreadable)?;
-        Ok(futures::stream::iter(batches.map(|batch| batch.map_err(|error| Unreadable(error).into()))).boxed())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the file cannot be read: {0}")]
-struct Unreadable(anyhow::Error);
-
-impl anabranch_core::Kinded for Unreadable {
-    fn kind(&self) -> anabranch_core::ErrorKind {
-        anabranch_core::ErrorKind::Unavailable
-    }
+/// The peers' files as they are: they carry no reserved columns, so one source, one arrival, and positions as the rows lie.
+fn same_files(folder: &Path, plan: &JoinPlan) -> anyhow::Result<Arc<dyn ViewRows>> {
+    let fill = Fill { arrival: Timestamp(START_US), source: SourceId::new(1)?, first_position: Position::new(0)? };
+    let file = |scan: &ViewScan| ViewFiles {
+        name: scan.name.clone(),
+        // Without ids, columns are found by name.
+        field_ids: scan.columns.iter().map(|column| (column.role != Role::Reserved).then_some(0)).collect(),
+        sorted_by: Vec::new(),
+        files: vec![ViewFile { path: format!("{}.parquet", scan.layout.name()), fill: Some(fill) }],
+        all_files: 1,
+        all_rows: 0,
+    };
+    Ok(FileRows::new(local_objects(folder)?, plan.scans().map(file).collect()))
 }
 
 fn read(path: &Path, columns: &[Column]) -> anyhow::Result<impl Iterator<Item = anyhow::Result<RecordBatch>> + Send + 'static> {

@@ -26,6 +26,8 @@ enum Verb {
     Get(Get),
     /// Join features to a spine and save the dataset, rows and all, under a name for ever
     Create(Create),
+    /// Join features to a spine and show what was read and left out on the way, and where the time went; no row is sent
+    Explain(Explain),
     /// List the datasets that were saved
     List,
     /// Show what a saved dataset is: what it was made of, its splits and what its columns are like
@@ -78,6 +80,16 @@ struct Create {
     split_seed: u64,
 }
 
+#[derive(Debug, Args)]
+struct Explain {
+    #[command(flatten)]
+    spine: SpineArgs,
+    #[command(flatten)]
+    features: FeatureArgs,
+    #[command(flatten)]
+    join: JoinArgs,
+}
+
 /// Where the rows come from that features are joined to.
 #[derive(Debug, Args)]
 struct SpineArgs {
@@ -94,6 +106,9 @@ struct SpineSource {
     /// The rows to join to, with key columns and a time: Parquet, CSV or JSON lines
     #[arg(long, value_name = "FILE")]
     spine: Option<PathBuf>,
+    /// Join to the rows of a query over the tables at the ref, each under the name of its view
+    #[arg(long, value_name = "QUERY")]
+    spine_sql: Option<String>,
     /// Join to every event of a view
     #[arg(long, value_name = "VIEW")]
     spine_view: Option<String>,
@@ -114,6 +129,9 @@ struct JoinArgs {
     /// The token of a push that must be in a commit first
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     at_least: String,
+    /// Where to join: datafusion (in the server) or ballista (on its cluster) [default: as the server is configured]
+    #[arg(long, value_name = "ENGINE", default_value = "", hide_default_value = true)]
+    engine: String,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +179,11 @@ pub(crate) async fn dataset(client: &Client, dataset: Dataset, output: &mut Outp
     match dataset.verb {
         Verb::Get(get) => build(client, get, output).await,
         Verb::Create(create) => self::create(client, create, output).await,
+        Verb::Explain(explain) => {
+            let query = HistoricalQuery { without_rows: true, ..query(&explain.features, &explain.spine, explain.join) };
+            let dataset = joined(client, &query, &explain.spine.source).await?;
+            output.value(&dataset.report, |output| show::report(&dataset.report, output))
+        }
         Verb::List => {
             let saved = client.list_datasets().await?;
             output.value(&saved, |output| show::list(&saved, output))
@@ -189,9 +212,10 @@ enum SpineInput<'a> {
 
 impl SpineSource {
     fn input(&self) -> SpineInput<'_> {
-        match (&self.spine, &self.spine_view) {
-            (Some(file), _) => SpineInput::File(file),
-            (None, view) => SpineInput::Server(ServerSpine::Events(view.clone().unwrap_or_default())),
+        match (&self.spine, &self.spine_sql, &self.spine_view) {
+            (Some(file), ..) => SpineInput::File(file),
+            (None, Some(query), _) => SpineInput::Server(ServerSpine::Sql(query.clone())),
+            (None, None, view) => SpineInput::Server(ServerSpine::Events(view.clone().unwrap_or_default())),
         }
     }
 }
@@ -204,19 +228,24 @@ fn query(features: &FeatureArgs, spine: &SpineArgs, join: JoinArgs) -> Historica
         knowledge: join.knowledge,
         strict: join.strict,
         at_least: join.at_least,
+        engine: join.engine,
         spine_file: file.unwrap_or_default(),
         ..HistoricalQuery::new(features.selection())
     }
+}
+
+async fn joined(client: &Client, query: &HistoricalQuery, spine: &SpineSource) -> Result<anabranch_client::Dataset, Error> {
+    Ok(match spine.input() {
+        SpineInput::File(file) => client.get_historical_features(query, files::read(file)?).await?,
+        SpineInput::Server(spine) => client.get_historical_features_at(query, &spine).await?,
+    })
 }
 
 async fn build(client: &Client, get: Get, output: &mut Output) -> Result<(), Error> {
     // An ending that tells no format is better told before the work than after it.
     get.output.as_deref().map(files::format_of).transpose()?;
     let query = HistoricalQuery { save_as: get.save_as, ..query(&get.features, &get.spine, get.join) };
-    let dataset = match get.spine.source.input() {
-        SpineInput::File(file) => client.get_historical_features(&query, files::read(file)?).await?,
-        SpineInput::Server(spine) => client.get_historical_features_at(&query, &spine).await?,
-    };
+    let dataset = joined(client, &query, &get.spine.source).await?;
     let summary = format!("{} rows from commit {}, content digest {}", dataset.table.rows(), dataset.commit, dataset.content_digest);
     let Some(path) = get.output else {
         output.note(&summary);

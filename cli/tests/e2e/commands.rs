@@ -55,6 +55,13 @@ impl Shell {
         child.wait_with_output().unwrap()
     }
 
+    /// A command whose last argument has spaces.
+    fn sql(&self, query: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anabranch"));
+        command.args(["--json", "sql", query]).current_dir(self.path()).env("ANABRANCH_DATA", self.path().join("data")).env_remove("ANABRANCH_URL");
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
     /// What a command that succeeds writes to stdout.
     pub(crate) fn ok(&self, line: &str) -> String {
         let output = self.run_with(line, "");
@@ -170,6 +177,10 @@ fn datasets_are_created_described_refreshed_compared_and_exported() {
         assert!(described.contains(said), "{said}: {described}");
     }
 
+    let explained = shell.json("dataset explain --spine spine.csv --features weather");
+    assert_eq!((&explained["spine_rows"], &explained["views"][0]["matched"]), (&30.into(), &30.into()));
+    assert!(shell.ok("dataset explain --spine-view weather --features weather").contains("files read"));
+
     shell.file("later.csv", "origin,time,temp,wind\nJFK,2013-01-28T00:00:00Z,99,\n");
     shell.ok("ingest later.csv --view weather");
     let refreshed = shell.ok("dataset refresh first --as second");
@@ -278,4 +289,19 @@ fn folder_of_packs(folder: &Path) -> std::path::PathBuf {
         folders.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()));
     }
     panic!("there are no packs in {}", folder.display());
+}
+
+#[test]
+fn a_query_prints_rows_and_refuses_what_is_none() {
+    let shell = Shell::new();
+    shell.ok("apply features.yaml");
+    shell.run_with("push weather", "{\"origin\": \"JFK\", \"time\": \"2024-01-01T01:00:00Z\", \"temp\": 3.5}\n");
+    shell.ok("flush");
+    let rows = shell.sql("SELECT origin, max(temp) AS warmest FROM weather GROUP BY origin");
+    let row: Json = serde_json::from_slice(&rows.stdout).unwrap();
+    assert_eq!(row, serde_json::json!({"origin": "JFK", "warmest": 3.5}));
+    let refused = shell.sql("DROP TABLE weather");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("invalid_argument") && said.contains("DDL"), "{said}");
 }

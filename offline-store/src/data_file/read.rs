@@ -1,27 +1,30 @@
-//! Files to rows.
+//! Files to rows: row groups, whose columns are fetched and decoded apart.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anabranch_core::columns::{conform, null_column};
 use anabranch_core::definition::{Column, Role};
 use anabranch_core::name::reserved;
 use anabranch_core::{DataType, Scalar, Timestamp};
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
 use arrow::compute::is_null;
 use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
-use bytes::Bytes;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::basic::{LogicalType, TimeUnit};
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
 use tokio::task::spawn_blocking;
 
+use super::footer::{Fetched, Footer};
 use crate::entry::Fill;
 use crate::{Error, Result};
 
+/// Rows of a batch for whoever reads all columns.
 const BATCH_ROWS: usize = 8_192;
 
 /// A column that is wanted.
@@ -46,65 +49,174 @@ pub(crate) struct FileRead {
     pub(crate) fill: Option<Fill>,
 }
 
-/// The rows of a file.
-pub(crate) async fn read_file(objects: &Arc<dyn ObjectStore>, path: String, read: FileRead) -> Result<Vec<RecordBatch>> {
-    let location = Path::parse(&path).map_err(|error| Error::corrupt(&path, error))?;
-    let result = objects.get(&location).await.map_err(|error| Error::objects(&path, error))?;
-    let bytes = result.bytes().await.map_err(|error| Error::objects(&path, error))?;
-    spawn_blocking(move || read.decode(&path, bytes)).await.map_err(|_| Error::Closing)?
+/// A row group that may hold what is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    pub(crate) footer: Arc<Footer>,
+    /// Its number in the file.
+    pub(crate) number: usize,
+    /// How many rows of the file come before it.
+    pub(crate) first_row: i64,
+}
+
+/// Rows decoded a batch at a time.
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<Vec<ArrayRef>>> + Send>;
+
+impl Group {
+    /// The row groups of a file, in order.
+    pub(crate) fn all(footer: &Arc<Footer>) -> Vec<Self> {
+        let mut first_row = 0;
+        let groups = footer.arrow.metadata().row_groups().iter().enumerate();
+        let group = |(number, group): (usize, &RowGroupMetaData)| {
+            let of = Self { footer: Arc::clone(footer), number, first_row };
+            first_row += group.num_rows();
+            of
+        };
+        groups.map(group).collect()
+    }
+
+    pub(crate) fn metadata(&self) -> &RowGroupMetaData {
+        self.footer.arrow.metadata().row_group(self.number)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        usize::try_from(self.metadata().num_rows()).unwrap_or_default()
+    }
 }
 
 impl FileRead {
-    fn decode(&self, path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
-        let damaged = |error: &dyn std::fmt::Display| Error::corrupt(path, error);
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(&error))?;
-        let roots = self.roots(builder.parquet_schema());
-        let wanted: Vec<usize> = roots.iter().flatten().copied().collect();
-        // A file's positions are counted over all its rows, so none may be left out where they are to be filled in.
-        let groups: Vec<_> = match self.event_times.filter(|_| self.fill.is_none()) {
-            Some(times) => {
-                let leaf = self.event_leaf(builder.parquet_schema());
-                (0..builder.metadata().num_row_groups()).filter(|group| may_hold(builder.metadata().row_group(*group), leaf, times)).collect()
-            }
-            None => (0..builder.metadata().num_row_groups()).collect(),
-        };
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.iter().copied());
-        let reader = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).build().map_err(|error| damaged(&error))?;
-        let mut order = wanted;
-        order.sort_unstable();
-        order.dedup();
-        let mut row = 0;
-        let mut batches = Vec::new();
-        for batch in reader {
-            let batch = batch.map_err(|error| damaged(&error))?;
-            let columns = self.columns(&batch, &roots, &order, row).map_err(|error| damaged(&error))?;
-            row += batch.num_rows() as i64;
-            batches.push(RecordBatch::try_new_with_options(
-                Arc::clone(&self.schema),
-                columns,
-                &arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
-            )?);
+    /// Row groups of a file whose event times may be wanted.
+    pub(crate) fn wanted(&self, footer: &Arc<Footer>) -> Vec<Group> {
+        let mut groups = Group::all(footer);
+        if let Some(times) = self.event_times {
+            groups.retain(|group| may_hold(self.event_times_of(group), times));
         }
-        Ok(batches)
+        groups
     }
 
-    /// Where each wanted column lies among the file's: by field id, or by name in a file that has no ids.
-    fn roots(&self, schema: &parquet::schema::types::SchemaDescriptor) -> Vec<Option<usize>> {
+    /// The first and the last event time of a row group, as far as it says.
+    pub(crate) fn event_times_of(&self, group: &Group) -> (Timestamp, Timestamp) {
+        let place = self.columns.iter().position(|wanted| wanted.column.role == Role::EventTime);
+        let statistics = place.and_then(|place| self.statistics(group, place));
+        match statistics {
+            Some(Statistics::Int64(times)) => {
+                (times.min_opt().map_or(Timestamp::MIN, |low| Timestamp(*low)), times.max_opt().map_or(Timestamp::MAX, |high| Timestamp(*high)))
+            }
+            _ => (Timestamp::MIN, Timestamp::MAX),
+        }
+    }
+
+    /// The statistics of a wanted column, where it is one Parquet column of a type that means the same.
+    pub(crate) fn statistics<'a>(&self, group: &'a Group, place: usize) -> Option<&'a Statistics> {
+        let schema = group.footer.arrow.parquet_schema();
+        let root = self.root(schema, place)?;
+        let leaf = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == root)?;
+        let is_time = self.columns[place].column.data_type == DataType::Scalar(Scalar::Timestamp);
+        let micros = matches!(schema.column(leaf).logical_type_ref(), Some(LogicalType::Timestamp { unit: TimeUnit::MICROS, .. }));
+        if is_time && !micros { None } else { group.metadata().column(leaf).statistics() }
+    }
+
+    /// Whether a wanted column is not in the file, or null in all of a row group.
+    pub(crate) fn all_null(&self, group: &Group, place: usize) -> bool {
+        self.root(group.footer.arrow.parquet_schema(), place).is_none()
+            || self.statistics(group, place).and_then(Statistics::null_count_opt) == u64::try_from(group.rows()).ok()
+    }
+
+    /// How many bytes some of the wanted columns take as they are stored.
+    pub(crate) fn stored_bytes(&self, group: &Group, places: &[usize]) -> u64 {
+        self.leaves(group, places).map(|leaf| group.metadata().column(leaf).byte_range().1).sum()
+    }
+
+    fn leaves<'a>(&'a self, group: &'a Group, places: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+        let schema = group.footer.arrow.parquet_schema();
+        let roots: Vec<_> = places.iter().filter_map(|place| self.root(schema, *place)).collect();
+        (0..schema.num_columns()).filter(move |leaf| roots.contains(&schema.get_column_root_idx(*leaf)))
+    }
+
+    /// Fetches some of the wanted columns of a row group, of all its rows or of ranges that ascend; decoding is left to the reader.
+    pub(crate) async fn read(
+        &self,
+        objects: &Arc<dyn ObjectStore>,
+        group: &Group,
+        places: &[usize],
+        rows: Option<&[Range<usize>]>,
+        batch_rows: usize,
+    ) -> Result<Batches> {
+        let selection = rows.map(|rows| RowSelection::from_consecutive_ranges(rows.iter().cloned(), group.rows()));
+        let pages = group.footer.arrow.metadata().offset_index().and_then(|index| index.get(group.number));
+        let mut ranges = Vec::new();
+        for leaf in self.leaves(group, places) {
+            let (start, length) = group.metadata().column(leaf).byte_range();
+            match selection.as_ref().zip(pages.and_then(|pages| pages.get(leaf))) {
+                Some((selection, index)) if !index.page_locations().is_empty() => {
+                    let locations = index.page_locations();
+                    // What lies before the first page is the dictionary.
+                    ranges.push(start..u64::try_from(locations[0].offset).unwrap_or(start).max(start));
+                    ranges.extend(selection.scan_ranges(locations));
+                }
+                _ => ranges.push(start..start + length),
+            }
+        }
+        let fetched = Fetched::fetch(objects, &group.footer, ranges).await?;
+        self.decode(fetched, group, places, selection, batch_rows)
+    }
+
+    fn decode(&self, fetched: Fetched, group: &Group, places: &[usize], selection: Option<RowSelection>, batch_rows: usize) -> Result<Batches> {
+        let path = group.footer.path.clone();
+        let schema = group.footer.arrow.parquet_schema();
+        let part = Self { columns: Arc::new(places.iter().map(|place| self.columns[*place].clone()).collect()), ..self.clone() };
+        let roots: Vec<_> = (0..part.columns.len()).map(|place| part.root(schema, place)).collect();
+        let mut order: Vec<usize> = roots.iter().flatten().copied().collect();
+        order.sort_unstable();
+        order.dedup();
+        let mask = ProjectionMask::roots(schema, order.iter().copied());
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(fetched, group.footer.arrow.clone())
+            .with_projection(mask)
+            .with_row_groups(vec![group.number])
+            .with_batch_size(batch_rows.max(1));
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let reader = builder.build().map_err(|error| Error::corrupt(&path, error))?;
+        let mut row = group.first_row;
+        Ok(Box::new(reader.map(move |batch| {
+            let batch = batch.map_err(|error| Error::corrupt(&path, error))?;
+            let columns = part.columns(&batch, &roots, &order, row).map_err(|error| Error::corrupt(&path, error))?;
+            row += batch.num_rows() as i64;
+            Ok(columns)
+        })))
+    }
+
+    /// The rows of a row group in all the wanted columns.
+    pub(crate) async fn rows(&self, objects: &Arc<dyn ObjectStore>, group: &Group) -> Result<Vec<RecordBatch>> {
+        let places: Vec<usize> = (0..self.columns.len()).collect();
+        let (batches, schema, rows) = (self.read(objects, group, &places, None, BATCH_ROWS).await?, Arc::clone(&self.schema), group.rows());
+        let collect = move || -> Result<Vec<RecordBatch>> {
+            let mut left = rows;
+            let mut done = Vec::new();
+            for columns in batches {
+                let columns = columns?;
+                // Where no column is wanted, batches are counted all the same.
+                let rows = columns.first().map_or(left.min(BATCH_ROWS), |column| column.len());
+                let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                done.push(RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?);
+                left -= rows.min(left);
+            }
+            Ok(done)
+        };
+        spawn_blocking(collect).await.map_err(|_| Error::Closing)?
+    }
+
+    /// Where a wanted column lies among the file's: by field id, or by name in a file that has no ids.
+    fn root(&self, schema: &SchemaDescriptor, place: usize) -> Option<usize> {
         let fields = schema.root_schema().get_fields();
         let has_ids = fields.iter().any(|field| field.get_basic_info().has_id());
-        let is = |field: &parquet::schema::types::TypePtr, wanted: &ReadColumn| match wanted.field_id {
+        let wanted = &self.columns[place];
+        fields.iter().position(|field| match wanted.field_id {
             Some(id) if has_ids => field.get_basic_info().has_id() && field.get_basic_info().id() == id,
             Some(_) => field.name() == wanted.column.name,
             None => false,
-        };
-        self.columns.iter().map(|wanted| fields.iter().position(|field| is(field, wanted))).collect()
-    }
-
-    /// The Parquet column of event times.
-    fn event_leaf(&self, schema: &parquet::schema::types::SchemaDescriptor) -> Option<usize> {
-        let place = self.columns.iter().position(|wanted| wanted.column.role == Role::EventTime)?;
-        let root = self.roots(schema)[place]?;
-        (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == root)
+        })
     }
 
     fn columns(&self, batch: &RecordBatch, roots: &[Option<usize>], order: &[usize], first_row: i64) -> Result<Vec<ArrayRef>> {
@@ -171,11 +283,6 @@ fn canonical(column: &ArrayRef, wanted: &ReadColumn) -> Result<ArrayRef> {
     }
 }
 
-fn may_hold(group: &RowGroupMetaData, leaf: Option<usize>, (min, max): (Timestamp, Timestamp)) -> bool {
-    match leaf.and_then(|leaf| group.column(leaf).statistics()) {
-        Some(Statistics::Int64(times)) => {
-            times.min_opt().is_none_or(|low| *low <= max.micros()) && times.max_opt().is_none_or(|high| *high >= min.micros())
-        }
-        _ => true,
-    }
+fn may_hold((first, last): (Timestamp, Timestamp), (min, max): (Timestamp, Timestamp)) -> bool {
+    first <= max && last >= min
 }

@@ -8,7 +8,8 @@ use anabranch_core::columns::{conform, null_column};
 use anabranch_core::name::reserved;
 use anabranch_core::{Position, SourceId};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat, take};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{cast, concat, is_null, take};
 use arrow::datatypes::{DataType as ArrowType, Field, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use bytes::Bytes;
@@ -16,16 +17,15 @@ use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::WriterProperties;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
+use super::settings;
 use crate::data_file::bounds::Metrics;
 use crate::entry::Interval;
 use crate::metadata::{TableState, data_path};
-use crate::schema::{SORT_ORDER_ID, TableField};
+use crate::schema::{KNOWN_TIME_PROPERTY, SORT_ORDER_ID, TableField};
 use crate::storage::Locations;
 use crate::{Error, Result};
 
@@ -77,6 +77,10 @@ pub(crate) async fn write_files(
 struct Sorted {
     fields: Vec<TableField>,
     columns: Vec<ArrayRef>,
+    /// The places of the join keys.
+    keys: Vec<usize>,
+    /// The ids of the fields that the rows are sorted by.
+    sorted_by: Vec<i32>,
     /// Rows of one partition lie together.
     partitions: Vec<(Option<i32>, Range<usize>)>,
 }
@@ -89,7 +93,8 @@ impl Sorted {
             return Err(Error::rows(&table.name, format!("{rows} rows are too many for one append: send fewer at a time")));
         }
         let partition = partition_values(table, &columns)?;
-        let order = order(table, &columns, partition.as_deref())?;
+        let sort = SortFields::of(table);
+        let order = order(&sort, &columns, partition.as_deref())?;
         let partitions = match &partition {
             None => vec![(None, 0..rows)],
             Some(values) => runs(&order, values),
@@ -100,7 +105,8 @@ impl Sorted {
             let indices = UInt32Array::from(order);
             columns.iter().map(|column| take(column, &indices, None)).collect::<Result<_, _>>()?
         };
-        Ok(Self { fields: table.fields().to_vec(), columns, partitions })
+        let sorted_by = sort.places.iter().map(|place| table.fields()[*place].id).collect();
+        Ok(Self { fields: table.fields().to_vec(), columns, keys: sort.keys, sorted_by, partitions })
     }
 
     /// The rows of each file.
@@ -120,18 +126,34 @@ impl Sorted {
         let slice = |(column, field): (&ArrayRef, &Arc<Field>)| stored(&column.slice(range.start, range.len()), field.data_type());
         let columns = self.columns.iter().zip(schema.fields()).map(slice).collect::<Result<Vec<_>, _>>()?;
         let spans = spans(&self.fields, &columns);
+        let groups = self.row_groups(&columns, range.len(), row_group_rows.max(1));
+        let properties = settings::properties(&self.fields, &columns, &self.sorted_by, row_group_rows);
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_max_row_group_row_count(Some(row_group_rows.max(1)))
-            .set_statistics_truncate_length(Some(64))
-            .build();
         let failed = |error| Error::corrupt("a Parquet file being written", error);
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(failed)?;
-        writer.write(&batch).map_err(failed)?;
+        for group in groups {
+            writer.write(&batch.slice(group.start, group.len())).map_err(failed)?;
+            writer.flush().map_err(failed)?;
+        }
         let metadata = writer.close().map_err(failed)?;
         Ok(Encoded { bytes: bytes.into(), metadata, spans })
+    }
+
+    /// Row groups of about so many rows, cut where an entity begins unless one alone outgrows half of one.
+    fn row_groups(&self, columns: &[ArrayRef], rows: usize, target: usize) -> Vec<Range<usize>> {
+        let keys: Vec<&ArrayRef> = self.keys.iter().map(|place| &columns[*place]).collect();
+        let begins = |row: usize| keys.is_empty() || keys.iter().any(|key| key.slice(row - 1, 1) != key.slice(row, 1));
+        let mut groups = Vec::new();
+        let mut start = 0;
+        while rows - start > target + target / 2 {
+            let end = start + target;
+            let cut = (start + target / 2 + 1..=end).rev().find(|row| begins(*row)).unwrap_or(end);
+            groups.push(start..cut);
+            start = cut;
+        }
+        groups.push(start..rows);
+        groups
     }
 }
 
@@ -257,21 +279,45 @@ fn month(micros: i64) -> i32 {
     ((year - 1970) * 12 + month) as i32
 }
 
+/// The columns that rows are sorted by: the table's sort order, then the rest of the total order of an entity's rows.
+struct SortFields {
+    places: Vec<usize>,
+    /// Those of them that are join keys.
+    keys: Vec<usize>,
+    /// Event and known time, where the table has both: a null known time is the event time.
+    known: Option<(usize, usize)>,
+}
+
+impl SortFields {
+    fn of(table: &TableState) -> Self {
+        let by_id = |id: i32| table.fields().iter().position(|field| field.id == id);
+        let by_name = |name: &str| table.fields().iter().position(|field| field.name == name);
+        let sorted: Vec<usize> = table.metadata().default_sort_order().fields.iter().filter_map(|sort| by_id(sort.source_id)).collect();
+        let known = table.metadata().properties().get(KNOWN_TIME_PROPERTY).and_then(|id| by_id(id.parse().ok()?));
+        let reserved = [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION].into_iter().filter_map(by_name);
+        let event = sorted.last().copied();
+        let keys = sorted[..sorted.len().saturating_sub(1)].to_vec();
+        Self { places: sorted.into_iter().chain(known).chain(reserved).collect(), keys, known: event.zip(known) }
+    }
+}
+
 /// Row numbers in the order in which they are written.
-fn order(table: &TableState, columns: &[ArrayRef], partition: Option<&[i32]>) -> Result<Vec<u32>> {
-    let by_id = table.metadata().default_sort_order().fields.iter().map(|sort| table.fields().iter().position(|field| field.id == sort.source_id));
-    let by_name =
-        [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION].into_iter().map(|name| table.fields().iter().position(|field| field.name == name));
-    let places: Vec<_> = by_id.chain(by_name).flatten().collect();
+fn order(sort: &SortFields, columns: &[ArrayRef], partition: Option<&[i32]>) -> Result<Vec<u32>> {
     let rows = columns.first().map_or(0, |column| column.len()) as u32;
     let mut order: Vec<u32> = (0..rows).collect();
     let part = |row: u32| partition.map_or(0, |values| values[row as usize]);
-    if places.is_empty() {
+    if sort.places.is_empty() {
         order.sort_by_key(|row| part(*row));
         return Ok(order);
     }
-    let converter = RowConverter::new(places.iter().map(|place| SortField::new(columns[*place].data_type().clone())).collect())?;
-    let sorted: Vec<_> = places.iter().map(|place| Arc::clone(&columns[*place])).collect();
+    let mut sorted: Vec<ArrayRef> = sort.places.iter().map(|place| Arc::clone(&columns[*place])).collect();
+    if let Some((event, known)) = sort.known
+        && columns[known].null_count() > 0
+        && let Some(place) = sort.places.iter().position(|place| *place == known)
+    {
+        sorted[place] = zip(&is_null(&columns[known])?, &columns[event], &columns[known])?;
+    }
+    let converter = RowConverter::new(sorted.iter().map(|column| SortField::new(column.data_type().clone())).collect())?;
     let keys = converter.convert_columns(&sorted)?;
     order.sort_unstable_by(|a, b| part(*a).cmp(&part(*b)).then_with(|| keys.row(*a as usize).cmp(&keys.row(*b as usize))).then(a.cmp(b)));
     Ok(order)

@@ -1,7 +1,10 @@
-//! A spine of every event of a view: the keys and the event time of each row at a commit.
+//! Spines that are a function of a commit, in an order that is one too.
 //!
-//! Rows come in the total order (event time, known time, arrival, source, position), and rows that are equal in all of it by their keys, so the order is the
+//! **Every event of a view** is the keys and the event time of each row at the commit. Rows come in the total order (event time, known time, arrival, source, position), and rows that are equal in all of it by their keys, so the order is the
 //! same however the table's files are cut. A tombstone is no event: it says that there is none.
+//!
+//! **The rows of a query** come in the order of their times, and of all their other columns where these are equal: an engine gives them in the order in
+//! which its threads come to them, and so what order the query asks for is not kept.
 
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use arrow::row::{RowConverter, SortField};
 use futures::TryStreamExt;
 use tokio::task::spawn_blocking;
 
-use super::{DatasetError, GROUP_ROWS};
+use super::{DatasetColumn, DatasetError, GROUP_ROWS, canonical_rows};
 use crate::scan::ScanRequest;
 use crate::table::{OfflineStore, TableName};
 use crate::{Error, Result};
@@ -44,16 +47,28 @@ pub async fn view_events(store: &OfflineStore, commit: &CommitId, layout: &ViewL
     let order: Vec<usize> = (event..columns.len()).filter(|place| columns[*place].name != reserved::TOMBSTONE).chain(0..event).collect();
     let batches: Vec<RecordBatch> = store.scan(commit, &ScanRequest::all(table, columns)).await?.try_collect().await?;
     let wanted = Arc::clone(&schema);
-    let sorted = spawn_blocking(move || sorted(&wanted, &batches, &order)).await.map_err(|_| Error::Closing)??;
+    let work = move || sorted(&wanted, &batches.iter().map(without_tombstones).collect::<Result<Vec<_>>>()?, &order);
+    let sorted = spawn_blocking(work).await.map_err(|_| Error::Closing)??;
+    Ok((schema, sorted))
+}
+
+/// Rows in canonical form, in the order of a time column and then of all columns; as they came where there is no such column.
+///
+/// # Errors
+/// As their values are refused; [`Error::Arrow`] for a type that has no order.
+pub fn rows_in_order(columns: &[DatasetColumn], batches: Vec<RecordBatch>, time_column: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let (schema, batches) = canonical_rows(columns, batches)?;
+    let Some(time) = columns.iter().position(|column| column.name == time_column) else { return Ok((schema, batches)) };
+    let order: Vec<usize> = std::iter::once(time).chain((0..columns.len()).filter(|place| *place != time)).collect();
+    let sorted = sorted(&schema, &batches, &order)?;
     Ok((schema, sorted))
 }
 
 fn sorted(schema: &SchemaRef, batches: &[RecordBatch], order: &[usize]) -> Result<Vec<RecordBatch>> {
-    let batches = batches.iter().map(without_tombstones).collect::<Result<Vec<_>>>()?;
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
     let converter = RowConverter::new(order.iter().map(|place| SortField::new(first.column(*place).data_type().clone())).collect())?;
     let mut keys = Vec::with_capacity(batches.len());
-    for batch in &batches {
+    for batch in batches {
         keys.push(converter.convert_columns(&order.iter().map(|place| Arc::clone(batch.column(*place))).collect::<Vec<_>>())?);
     }
     let mut rows: Vec<(usize, usize)> =

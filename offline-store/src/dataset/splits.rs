@@ -299,6 +299,3 @@ fn of_share(bytes: &[u8], shares: &[u32]) -> usize {
     };
     shares.iter().position(below).unwrap_or(shares.len().saturating_sub(1))
 }
-
-#[cfg(test)]
-mod tests;

@@ -318,6 +318,3 @@ fn common_cells(left: &[Cell], right: &[Cell]) -> Vec<(u64, u64)> {
     }
     common
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,6 +5,8 @@ use std::error::Error as StdError;
 use anabranch_core::{ErrorKind, Kinded};
 use arrow::error::ArrowError;
 
+use super::ScanError;
+
 /// Why a join has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -96,6 +98,13 @@ pub enum JoinError {
     /// A thread of the join ended before its work did.
     #[error("the join was stopped")]
     Stopped(#[from] tokio::task::JoinError),
+}
+
+impl JoinError {
+    /// A view that cannot be read.
+    pub(super) fn scan(view: &str, error: ScanError) -> Self {
+        Self::Scan { view: view.to_owned(), kind: error.kind, source: error.source }
+    }
 }
 
 impl Kinded for JoinError {

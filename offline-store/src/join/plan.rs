@@ -9,23 +9,8 @@ use anabranch_core::{Error, Timestamp};
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use super::entities::{EntityIndex, Groups};
+use super::entities::{EntityIndex, Groups, KeyHint};
 use super::{JoinError, JoinOptions, ScanHint, Spine, ViewScan};
-
-/// How many rows of a view a join holds before it drops those that match nothing. The answer does not depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Buffer {
-    /// Rows.
-    pub rows: usize,
-    /// Bytes of features.
-    pub bytes: usize,
-}
-
-impl Default for Buffer {
-    fn default() -> Self {
-        Self { rows: 1 << 19, bytes: 128 << 20 }
-    }
-}
 
 /// A join that can only fail by what it reads.
 #[derive(Debug)]
@@ -33,7 +18,6 @@ pub struct JoinPlan {
     pub(super) spine: Spine,
     pub(super) schema: SchemaRef,
     pub(super) views: Vec<Arc<ViewPlan>>,
-    pub(super) buffer: Buffer,
 }
 
 /// The columns of the spine that make a key, and the types that they are read as.
@@ -43,8 +27,33 @@ type KeyOfSpine = Vec<(String, DataType)>;
 #[derive(Debug)]
 pub(super) struct ViewPlan {
     pub(super) scan: ViewScan,
+    pub(super) places: Places,
     pub(super) timeline: Arc<Timeline>,
     pub(super) options: JoinOptions,
+}
+
+/// Where a scan's columns lie, by what they are for.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Keys, event time, and the known time where there is one.
+    pub(super) head: Vec<usize>,
+    /// How many of these are keys.
+    pub(super) keys: usize,
+    pub(super) features: Vec<usize>,
+    /// Arrival, source, position.
+    pub(super) tail: Vec<usize>,
+    pub(super) tombstone: usize,
+}
+
+impl Places {
+    fn of(columns: &[Column]) -> Self {
+        let of = |role| columns.iter().enumerate().filter(move |(_, column)| column.role == role).map(|(place, _)| place);
+        let mut tail: Vec<usize> = of(Role::Reserved).collect();
+        // Scans end with arrival, source, position and tombstone.
+        let tombstone = tail.pop().unwrap_or_default();
+        let head = of(Role::Key).chain(of(Role::EventTime)).chain(of(Role::KnownTime)).collect();
+        Self { head, keys: of(Role::Key).count(), features: of(Role::Feature).collect(), tail, tombstone }
+    }
 }
 
 /// The spine's rows that have a key, by entity and time.
@@ -54,8 +63,8 @@ pub(super) struct Timeline {
     pub(super) rows: Groups,
     /// The time of each of `rows.all()`.
     pub(super) times: Vec<i64>,
-    /// The first and the last time at which each entity is asked for.
-    pub(super) bounds: Vec<(i64, i64)>,
+    /// The keys, where a provider may look for them among bounds.
+    pub(super) hint: Option<Arc<KeyHint>>,
     /// All rows of the spine, those without a key included.
     pub(super) spine_rows: usize,
 }
@@ -89,16 +98,9 @@ impl JoinPlan {
                 }
             };
             let scan = ViewScan { hint: timeline.hint(&view.layout), columns: scan_columns(&view), name: view.name, layout: view.layout };
-            views.push(Arc::new(ViewPlan { scan, timeline, options }));
+            views.push(Arc::new(ViewPlan { places: Places::of(&scan.columns), scan, timeline, options }));
         }
-        Ok(Self { spine, schema, views, buffer: Buffer::default() })
-    }
-
-    /// Sets how much of each view the join may hold.
-    #[must_use]
-    pub fn with_buffer(mut self, buffer: Buffer) -> Self {
-        self.buffer = buffer;
-        self
+        Ok(Self { spine, schema, views })
     }
 
     /// The spine.
@@ -118,9 +120,9 @@ impl JoinPlan {
 }
 
 impl ViewPlan {
-    /// The columns of the scan that are features.
-    pub(super) fn features(&self) -> impl Iterator<Item = &Column> {
-        self.scan.columns.iter().filter(|column| column.role == Role::Feature)
+    /// Whether rows have known times of their own.
+    pub(super) fn has_known(&self) -> bool {
+        self.places.head.len() > self.places.keys + 1
     }
 }
 
@@ -134,25 +136,23 @@ impl Timeline {
             };
             columns.push((*scalar, spine.column(column, &role, *data_type)?));
         }
-        let mut index = EntityIndex::default();
-        let mut ids = Vec::with_capacity(spine.rows());
-        for (batch, rows) in spine.batches().iter().map(|batch| batch.num_rows()).enumerate() {
-            let key: Vec<(Scalar, ArrayRef)> = columns.iter().map(|(scalar, arrays)| (*scalar, Arc::clone(&arrays[batch]))).collect();
-            ids.extend(index.assign(&key, rows)?);
-        }
-        let mut rows = Groups::new(ids.len(), index.len(), |row| ids[row]);
+        let counts: Vec<usize> = spine.batches().iter().map(|batch| batch.num_rows()).collect();
+        let key = |batch: usize| columns.iter().map(|(scalar, arrays)| (*scalar, Arc::clone(&arrays[batch]))).collect();
+        let keys: Vec<Vec<(Scalar, ArrayRef)>> = (0..counts.len()).map(key).collect();
+        let (index, ids, entities) = EntityIndex::of(&keys, &counts)?;
+        let mut rows = Groups::new(ids.len(), entities, |row| ids[row]);
         rows.sort_by_key(|row| spine.times()[row as usize]);
         let times: Vec<i64> = rows.all().iter().map(|row| spine.times()[*row as usize]).collect();
-        // No entity is without rows: each was numbered for one.
-        let bounds = (0..rows.len()).map(|entity| rows.range(entity)).map(|range| (times[range.start], times[range.end - 1])).collect();
-        Ok(Self { index, rows, times, bounds, spine_rows: spine.rows() })
+        let scalars: Vec<Scalar> = columns.iter().map(|(scalar, _)| *scalar).collect();
+        let hint = index.hint(&scalars).map(Arc::new);
+        Ok(Self { index, rows, times, hint, spine_rows: spine.rows() })
     }
 
     fn hint(&self, layout: &ViewLayout) -> ScanHint {
         let first = self.times.iter().min().map(|time| Timestamp(*time));
         let last = self.times.iter().max().map_or(Timestamp::MIN, |time| Timestamp(*time));
         let lookback = layout.view().lookback;
-        ScanHint { min_event_time: first.zip(lookback).map(|(first, lookback)| first.minus(lookback)), max_event_time: last }
+        ScanHint { min_event_time: first.zip(lookback).map(|(first, lookback)| first.minus(lookback)), max_event_time: last, keys: self.hint.clone() }
     }
 }
 

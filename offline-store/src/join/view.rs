@@ -1,188 +1,302 @@
-//! The join of one view, as its rows come by.
+//! One view of a join: its chunks found, matched from the latest to the earliest, and its features gathered.
 //!
-//! Under `knowledge = spine` a row is seen from `max(event time, known time)` on, otherwise from its event time. So the candidates of a spine row that
-//! lie before its time are a prefix of its entity's rows in the order in which they come into sight, and the match is that prefix's last in the *total*
-//! order: one merge of two sorted runs with a running maximum. The maximum has the latest event time of the prefix, so if it is older than the lookback
-//! reaches, every candidate is.
-//!
-//! A row that is the match of no spine row among some of the view's rows is the match of none among all of them. So whenever the rows held outgrow the
-//! buffer, all but the present matches are dropped: memory is bounded by the spine and the buffer, however long the history, and each row is read once.
-//!
-//! Where rows are equal in the whole order, the one that was read first stays; they are equal in every value by the rules of merging.
+//! ```text
+//! chunks -> keys (read ahead, decoded side by side) -> matching (in turn) -> ties -> tombstones -> hits by chunk
+//!                                                                             hits -> features, a task for each column or few
+//! ```
 
+use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{concat, take};
+use arrow::array::{Array, AsArray};
+use arrow::buffer::NullBuffer;
+use futures::{StreamExt, TryStreamExt, stream};
 
-use super::candidates::{Candidate, candidates, within_lookback};
-use super::entities::{Groups, NONE};
-use super::plan::{Buffer, ViewPlan};
-use super::{JoinError, gather};
+use super::gather::{Gathered, Gathering, matched};
+use super::keys::{self, ChunkKeys, Keys, Tail};
+use super::matching::{Hit, Matching};
+use super::plan::ViewPlan;
+use super::report::{ViewReport, micros, timed};
+use super::rows::{Chunk, ChunkInfo, ColumnReader};
+use super::work::Cores;
+use super::{JoinError, ViewRows};
 
-/// Kept rows are packed into blocks of about so many, so that long histories don't leave a crumb for every batch.
-const BLOCK_ROWS: usize = 1 << 16;
-/// And of no more than so many bytes, far from where 32-bit offsets end.
-const BLOCK_BYTES: usize = 64 << 20;
+/// Rows of a batch of features: large enough that starting one costs nothing, small enough that a column of it stays in a core's cache.
+const BATCH_ROWS: usize = 1 << 16;
 
-/// The features of some rows, a column each.
-type Block = Vec<ArrayRef>;
+/// Where a chunk has more than so many rows for each that matched, only those that did are decoded.
+const SPARSE: usize = 40;
 
-/// One view's rows as they come by.
+/// Chunks whose keys or features are fetched before their turn.
+const AHEAD: usize = 2;
+
+/// Columns of chunks smaller than this are read together, so that small files don't cost a reader for each column.
+const ROWS_PER_READER: usize = 1 << 15;
+
+/// A view with what matched.
 #[derive(Debug)]
-pub(super) struct ViewJoin {
+pub(super) struct Matched {
     plan: Arc<ViewPlan>,
-    buffer: Buffer,
-    blocks: Vec<Block>,
-    candidates: Vec<Candidate>,
-    bytes: usize,
-    /// Rows and bytes that were matches when last looked at.
-    settled: Buffer,
+    chunks: Vec<Arc<dyn Chunk>>,
+    hits: Vec<Vec<Hit>>,
+    rows: NullBuffer,
 }
 
-/// What each row of the spine matched in one view.
-#[derive(Debug)]
-pub(super) struct Matches {
-    pub(super) blocks: Vec<Block>,
-    /// For each row of the spine the block and the row there, or [`gather::NULL`].
-    pub(super) at: Vec<(u32, u32)>,
+/// Finds what each row of the spine matches.
+pub(super) async fn match_view(plan: Arc<ViewPlan>, rows: &dyn ViewRows, cores: &Cores) -> Result<(Arc<Matched>, ViewReport), JoinError> {
+    let mut report = ViewReport { name: plan.scan.name.clone(), ..ViewReport::default() };
+    let spine_rows = plan.timeline.spine_rows;
+    // Where no row of the spine has a key, nothing can match and nothing need be read.
+    let chunks = match plan.timeline.times.is_empty() {
+        true => Vec::new(),
+        false => {
+            let found = rows.chunks(&plan.scan).await.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+            (report.files, report.files_read, report.row_groups, report.rows) = (found.files, found.files_kept, found.chunks_seen, found.rows);
+            found.chunks
+        }
+    };
+    let infos: Vec<ChunkInfo> = chunks.iter().map(|chunk| chunk.info()).collect();
+    report.row_groups_read = chunks.len() as u64;
+    report.rows_read = infos.iter().map(|info| info.rows as u64).sum();
+    let mut search = Search { plan: Arc::clone(&plan), chunks, cores: cores.clone(), spent: Duration::ZERO, report };
+    let matching = search.run(infos.clone()).await?;
+    let mut hits = cores.run(move || matching.finish()).await?;
+    search.drop_tombstones(&infos, &mut hits).await?;
+    let Search { chunks, mut report, spent, .. } = search;
+    report.match_us = micros(spent);
+    report.row_groups_gathered = hits.iter().filter(|hits| !hits.is_empty()).count() as u64;
+    let (hits, rows) = cores.run(move || (matched(spine_rows, hits.iter().flatten()), hits)).await.map(|(rows, hits)| (hits, rows))?;
+    report.matched = (rows.len() - rows.null_count()) as u64;
+    let read: u64 = chunks.iter().zip(&hits).filter(|(_, hits)| !hits.is_empty()).map(|(chunk, _)| chunk.stored_bytes(&plan.places.features)).sum();
+    report.bytes_read += read;
+    Ok((Arc::new(Matched { plan, chunks, hits, rows }), report))
 }
 
-impl ViewJoin {
-    pub(super) fn new(plan: Arc<ViewPlan>, buffer: Buffer) -> Self {
-        Self { plan, buffer, blocks: Vec::new(), candidates: Vec::new(), bytes: 0, settled: Buffer { rows: 0, bytes: 0 } }
+struct Search {
+    plan: Arc<ViewPlan>,
+    chunks: Vec<Arc<dyn Chunk>>,
+    cores: Cores,
+    spent: Duration,
+    report: ViewReport,
+}
+
+impl Search {
+    async fn run(&mut self, infos: Vec<ChunkInfo>) -> Result<Matching, JoinError> {
+        let mut order: Vec<u32> = (0..infos.len() as u32).collect();
+        order.sort_by_key(|chunk| Reverse(infos[*chunk as usize].max_event_time));
+        let mut matching = Matching::new(Arc::clone(&self.plan), infos);
+        let head = &self.plan.places.head;
+        self.report.bytes_read += self.chunks.iter().map(|chunk| chunk.stored_bytes(head)).sum::<u64>();
+        let ahead = Cores::count() + AHEAD - 1;
+        let (plan, chunks, cores) = (Arc::clone(&self.plan), self.chunks.clone(), self.cores.clone());
+        let reads = order.into_iter().map(move |number| {
+            let (plan, chunk, cores) = (Arc::clone(&plan), Arc::clone(&chunks[number as usize]), cores.clone());
+            async move { read_keys(plan, chunk, &cores).await.map(|(keys, grouped, spent)| (number, keys, grouped, spent)) }
+        });
+        let mut keys = stream::iter(reads).buffered(ahead);
+        while let Some((number, keys, grouped, spent)) = keys.try_next().await? {
+            self.spent += spent;
+            self.report.row_groups_grouped += u64::from(grouped);
+            let (back, spent) = self
+                .cores
+                .run(move || {
+                    timed(move || {
+                        matching.add(number, &keys);
+                        matching
+                    })
+                })
+                .await?;
+            matching = back;
+            self.spent += spent;
+            if matching.is_crowded() {
+                matching = self.resolve_ties(matching).await?;
+            }
+        }
+        drop(keys);
+        self.resolve_ties(matching).await
     }
 
-    /// Takes rows of the view.
-    pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<(), JoinError> {
-        let (found, features) = candidates(&self.plan, batch, self.blocks.len() as u32)?;
-        if found.is_empty() {
-            return Ok(());
+    async fn resolve_ties(&mut self, mut matching: Matching) -> Result<Matching, JoinError> {
+        let tied = matching.tied_chunks();
+        if tied.is_empty() {
+            return Ok(matching);
         }
-        self.bytes += bytes(&features);
-        self.blocks.push(features);
-        self.candidates.extend(found);
-        // Growing by as much as was kept makes the whole work linear in the view's rows, up to a factor.
-        let outgrown = |now: usize, settled: usize, buffer: usize| now - settled >= buffer.max(settled).max(1);
-        if outgrown(self.candidates.len(), self.settled.rows, self.buffer.rows) || outgrown(self.bytes, self.settled.bytes, self.buffer.bytes) {
-            self.settle()?;
+        let mut contest = matching.contest();
+        for number in tied {
+            let chunk = &self.chunks[number as usize];
+            self.report.bytes_read += chunk.stored_bytes(&self.plan.places.tail);
+            let tail = read_tail(&self.plan, chunk, &self.cores).await?;
+            contest = self
+                .cores
+                .run(move || {
+                    contest.judge(number, &tail);
+                    contest
+                })
+                .await?;
+        }
+        self.report.ties += matching.settle(contest);
+        Ok(matching)
+    }
+
+    /// A tombstone that matches gives nulls: as if nothing had matched.
+    async fn drop_tombstones(&mut self, infos: &[ChunkInfo], hits: &mut [Vec<Hit>]) -> Result<(), JoinError> {
+        let place = self.plan.places.tombstone;
+        for (number, hits) in hits.iter_mut().enumerate().filter(|(number, hits)| infos[*number].tombstones && !hits.is_empty()) {
+            let chunk = &self.chunks[number];
+            self.report.bytes_read += chunk.stored_bytes(&[place]);
+            let reader = read(&self.plan, chunk, &[place], None, infos[number].rows.max(1)).await?;
+            let (plan, all) = (Arc::clone(&self.plan), std::mem::take(hits));
+            *hits = self.cores.run(move || without_tombstones(&plan, reader, all)).await??;
         }
         Ok(())
     }
+}
 
-    /// The matches among all rows that were pushed.
-    pub(super) fn finish(self) -> Matches {
-        let place = |winner: &u32| match self.candidates.get(*winner as usize) {
-            Some(candidate) if !candidate.tombstone => (candidate.block, candidate.row),
-            _ => gather::NULL,
-        };
-        let at = self.winners().iter().map(place).collect();
-        Matches { at, blocks: self.blocks }
+async fn read(
+    plan: &ViewPlan,
+    chunk: &Arc<dyn Chunk>,
+    columns: &[usize],
+    rows: Option<&[Range<usize>]>,
+    batch_rows: usize,
+) -> Result<ColumnReader, JoinError> {
+    chunk.read(columns, rows, batch_rows).await.map_err(|error| JoinError::scan(&plan.scan.name, error))
+}
+
+async fn read_keys(plan: Arc<ViewPlan>, chunk: Arc<dyn Chunk>, cores: &Cores) -> Result<(ChunkKeys, bool, Duration), JoinError> {
+    let info = chunk.info();
+    let reader = read(&plan, &chunk, &plan.places.head, None, info.rows.max(1)).await?;
+    let of = Arc::clone(&plan);
+    let (keys, spent) = cores.run(move || timed(|| keys::keys(&of, info, reader))).await?;
+    match keys? {
+        Keys::Ready(keys) => {
+            let grouped = keys.is_grouped();
+            Ok((keys, grouped, spent))
+        }
+        Keys::TailNeeded(keys) => {
+            let tail = read_tail(&plan, &chunk, cores).await?;
+            let (keys, more) = cores.run(move || timed(|| keys::order_ties(&keys, &tail))).await?;
+            Ok((keys, true, spent + more))
+        }
+    }
+}
+
+async fn read_tail(plan: &Arc<ViewPlan>, chunk: &Arc<dyn Chunk>, cores: &Cores) -> Result<Tail, JoinError> {
+    let info = chunk.info();
+    let reader = read(plan, chunk, &plan.places.tail, None, info.rows.max(1)).await?;
+    let of = Arc::clone(plan);
+    cores.run(move || keys::tail(&of, info, reader)).await?
+}
+
+fn without_tombstones(plan: &ViewPlan, reader: ColumnReader, mut hits: Vec<Hit>) -> Result<Vec<Hit>, JoinError> {
+    let mut first = 0;
+    let mut dead: Vec<bool> = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+        let column = batch.first().ok_or_else(|| keys::wrong(plan, "a batch has no columns".to_owned()))?;
+        let column = keys::canonical(plan, plan.places.tombstone, column)?;
+        let column = column.as_boolean();
+        dead.extend((0..column.len()).map(|row| column.is_valid(row) && column.value(row)));
+        first += column.len();
+    }
+    hits.retain(|hit| (hit.row as usize) < first && !dead[hit.row as usize]);
+    Ok(hits)
+}
+
+impl Matched {
+    /// The features in groups, each of which one task gathers.
+    pub(super) fn tasks(&self) -> Vec<Range<usize>> {
+        let features = self.plan.places.features.len();
+        let read = self.hits.iter().filter(|hits| !hits.is_empty()).count().max(1);
+        let rows: usize = self.chunks.iter().zip(&self.hits).filter(|(_, hits)| !hits.is_empty()).map(|(chunk, _)| chunk.info().rows).sum();
+        let together = (ROWS_PER_READER * read / rows.max(1)).clamp(1, features.div_ceil(Cores::count()).max(1));
+        (0..features).step_by(together).map(|first| first..features.min(first + together)).collect()
     }
 
-    /// For each row of the spine the number of the candidate that it matches, or [`NONE`].
-    fn winners(&self) -> Vec<u32> {
-        let timeline = &self.plan.timeline;
-        let candidate = |number: u32| &self.candidates[number as usize];
-        let mut by_entity = Groups::new(self.candidates.len(), timeline.rows.len(), |number| self.candidates[number].entity);
-        by_entity.sort_by_key(|number| candidate(number).visible);
-        let mut winners = vec![NONE; timeline.spine_rows];
-        for entity in 0..by_entity.len() {
-            let mut coming = by_entity.members(entity).iter().copied().peekable();
-            if coming.peek().is_none() {
-                continue;
+    /// Gathers some of the features, by their places among those asked for.
+    pub(super) async fn gather(self: Arc<Self>, features: Range<usize>, cores: &Cores) -> Result<(Vec<Gathered>, Duration), JoinError> {
+        let places: Vec<usize> = self.plan.places.features[features].to_vec();
+        let types: Vec<_> = places.iter().map(|place| self.plan.scan.columns[*place].data_type).collect();
+        let mut columns: Vec<Gathering> = types.iter().map(|data_type| Gathering::new(*data_type, self.rows.clone())).collect();
+        let mut spent = Duration::ZERO;
+        let wanted = (0..self.chunks.len()).filter(|number| !self.hits[*number].is_empty());
+        let reads = wanted.map(|number| {
+            let (view, places) = (Arc::clone(&self), places.clone());
+            async move {
+                let selected = Selected::of(&view.hits[number], view.chunks[number].info().rows);
+                let ranges = selected.as_ref().map(|selected| selected.ranges.as_slice());
+                let reader = read(&view.plan, &view.chunks[number], &places, ranges, BATCH_ROWS).await?;
+                Ok::<_, JoinError>((number, selected, reader))
             }
-            let mut last: Option<u32> = None;
-            for place in timeline.rows.range(entity) {
-                let (row, time) = (timeline.rows.all()[place], timeline.times[place]);
-                while let Some(next) = coming.next_if(|next| candidate(*next).visible <= time) {
-                    if last.is_none_or(|last| candidate(next).order > candidate(last).order) {
-                        last = Some(next);
-                    }
+        });
+        let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(AHEAD);
+        while let Some((number, selected, reader)) = reads.try_next().await? {
+            let (view, of) = (Arc::clone(&self), places.clone());
+            let (done, took) = cores
+                .run(move || {
+                    timed(move || {
+                        let hits = selected.as_ref().map_or(view.hits[number].as_slice(), |selected| &selected.hits);
+                        fill(&view.plan, &of, reader, hits, &mut columns).map(|()| columns)
+                    })
+                })
+                .await?;
+            (columns, spent) = (done?, spent + took);
+        }
+        drop(reads);
+        let (done, took) =
+            cores.run(move || timed(move || columns.into_iter().zip(types).map(|(column, data_type)| column.finish(data_type)).collect())).await?;
+        Ok((done, spent + took))
+    }
+}
+
+/// The rows of a chunk that matched, where they are few: as ranges, and the hits with rows counted among these.
+struct Selected {
+    ranges: Vec<Range<usize>>,
+    hits: Vec<Hit>,
+}
+
+impl Selected {
+    fn of(hits: &[Hit], rows: usize) -> Option<Self> {
+        if hits.len() >= rows / SPARSE {
+            return None;
+        }
+        let mut selected = Self { ranges: Vec::new(), hits: Vec::with_capacity(hits.len()) };
+        let (mut taken, mut last) = (0_u32, None);
+        for hit in hits {
+            if last != Some(hit.row) {
+                match selected.ranges.last_mut() {
+                    Some(range) if range.end == hit.row as usize => range.end += 1,
+                    _ => selected.ranges.push(hit.row as usize..hit.row as usize + 1),
                 }
-                if let Some(last) = last.filter(|last| within_lookback(&self.plan, &candidate(*last).order, time)) {
-                    winners[row as usize] = last;
-                }
+                (taken, last) = (taken + 1, Some(hit.row));
+            }
+            selected.hits.push(Hit { row: taken - 1, out: hit.out });
+        }
+        Some(selected)
+    }
+}
+
+/// Brings what a reader gives to its places; `hits` are by row.
+fn fill(plan: &ViewPlan, places: &[usize], reader: ColumnReader, mut hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
+    let mut first = 0;
+    for batch in reader {
+        let batch = batch.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+        if batch.len() != places.len() {
+            return Err(keys::wrong(plan, format!("a batch has {} columns where {} were asked for", batch.len(), places.len())));
+        }
+        let rows = batch.first().map_or(0, |column| column.len());
+        let (of_batch, rest) = hits.split_at(hits.partition_point(|hit| (hit.row as usize) < first + rows));
+        if !of_batch.is_empty() {
+            for ((column, place), values) in columns.iter_mut().zip(places).zip(&batch) {
+                column.take(first, &keys::canonical(plan, *place, values)?, of_batch)?;
             }
         }
-        winners
+        hits = rest;
+        first += rows;
     }
-
-    /// Drops every row that matches nothing so far.
-    fn settle(&mut self) -> Result<(), JoinError> {
-        let mut wins = vec![false; self.candidates.len()];
-        for winner in self.winners().into_iter().filter(|winner| *winner != NONE) {
-            wins[winner as usize] = true;
-        }
-        let mut wins = wins.into_iter();
-        self.candidates.retain(|_| wins.next().unwrap_or(false));
-        self.pack()?;
-        self.settled = Buffer { rows: self.candidates.len(), bytes: self.bytes };
-        Ok(())
+    if !hits.is_empty() {
+        return Err(keys::wrong(plan, format!("a chunk gave {first} rows, fewer than it said")));
     }
-
-    /// Makes new blocks of the rows that candidates refer to. Candidates stand in the order of their blocks and rows, and stay so.
-    fn pack(&mut self) -> Result<(), JoinError> {
-        let mut packer = Packer::default();
-        let old = std::mem::take(&mut self.blocks);
-        for kept in self.candidates.chunk_by_mut(|a, b| a.block == b.block) {
-            let block = &old[kept[0].block as usize];
-            let all = block.first().is_some_and(|column| column.len() == kept.len());
-            let rows = UInt32Array::from_iter_values(kept.iter().map(|candidate| candidate.row));
-            let block: Block = if all { block.clone() } else { block.iter().map(|column| take(column, &rows, None)).collect::<Result<_, _>>()? };
-            let (number, first) = packer.add(block, kept.len())?;
-            for (row, candidate) in kept.iter_mut().enumerate() {
-                (candidate.block, candidate.row) = (number, first + row as u32);
-            }
-        }
-        self.blocks = packer.finish()?;
-        self.bytes = self.blocks.iter().map(|block| bytes(block)).sum();
-        Ok(())
-    }
-}
-
-/// Puts small blocks together.
-#[derive(Default)]
-struct Packer {
-    done: Vec<Block>,
-    open: Vec<Block>,
-    rows: usize,
-    bytes: usize,
-}
-
-impl Packer {
-    /// Adds a block and tells the number of the block that its rows will lie in, and where they will begin there.
-    fn add(&mut self, block: Block, rows: usize) -> Result<(u32, u32), JoinError> {
-        let bytes = bytes(&block);
-        if self.rows + rows > BLOCK_ROWS || self.bytes + bytes > BLOCK_BYTES {
-            self.close()?;
-        }
-        let place = (self.done.len() as u32, self.rows as u32);
-        self.open.push(block);
-        self.rows += rows;
-        self.bytes += bytes;
-        Ok(place)
-    }
-
-    fn close(&mut self) -> Result<(), JoinError> {
-        let open = std::mem::take(&mut self.open);
-        let columns = open.first().map_or(0, Vec::len);
-        if open.len() == 1 {
-            self.done.extend(open);
-        } else if !open.is_empty() {
-            let column = |place: usize| concat(&open.iter().map(|block| block[place].as_ref()).collect::<Vec<_>>());
-            self.done.push((0..columns).map(column).collect::<Result<_, _>>()?);
-        }
-        (self.rows, self.bytes) = (0, 0);
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<Block>, JoinError> {
-        self.close()?;
-        Ok(self.done)
-    }
-}
-
-fn bytes(block: &[ArrayRef]) -> usize {
-    block.iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())).sum()
+    Ok(())
 }

@@ -10,13 +10,13 @@ use anabranch_core::columns::column_of;
 use anabranch_core::selection::Selection;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Timestamp, Value};
-use anabranch_offline_store::join::{Buffer, JoinPlan, Knowledge};
+use anabranch_offline_store::join::{JoinPlan, Knowledge};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value as Json, json};
 
-use crate::world::{self, Memory, Row, Use, ViewSpec, data_type, definitions};
+use crate::world::{self, Lie, Memory, Row, Use, ViewSpec, data_type, definitions};
 
 const SPINE_ROWS: i64 = 1_500;
 const VIEW_ROWS: usize = 4_000;
@@ -123,8 +123,9 @@ fn case(folder: &Path, seed: u64, knowledge: Knowledge, strict: bool) -> Json {
     let selection = Selection::Service("all".to_owned());
     let options = world::options(knowledge, strict);
     let plan = JoinPlan::new(world::spine(&spine, 400).unwrap(), &selection, &definitions(&views, &uses), options).unwrap();
-    let memory = Memory { batch_rows: 333, ..Memory::new(&views, &rows) };
-    let joined = world::run(plan, memory, Some(Buffer { rows: 500, bytes: usize::MAX })).unwrap();
+    let lie = [Lie::Anyhow, Lie::ByTime, Lie::Sorted][seed as usize % 3];
+    let memory = Memory { file_rows: 1_500, batch_rows: 333, lie, ..Memory::new(&views, &rows) };
+    let joined = world::run(plan, memory).unwrap();
 
     let name = format!("{seed}");
     let folder = folder.join(&name);

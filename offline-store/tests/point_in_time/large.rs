@@ -4,7 +4,7 @@ use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::selection::Selection;
 use anabranch_core::types::Scalar;
 use anabranch_core::{Timestamp, Value};
-use anabranch_offline_store::join::{Buffer, JoinPlan, Knowledge};
+use anabranch_offline_store::join::{JoinPlan, Knowledge};
 
 use crate::world::{self, Memory, Row, Use, ViewSpec, data_type, definitions, table};
 
@@ -39,7 +39,7 @@ fn rows_find_their_own_features_across_blocks_and_parts() {
     let selection = Selection::Service("all".to_owned());
     let options = world::options(Knowledge::Spine, false);
     let plan = JoinPlan::new(world::spine(&spine, 50_000).unwrap(), &selection, &definitions(&views, &uses), options).unwrap();
-    let joined = world::run(plan, Memory::new(&views, &rows), Some(Buffer { rows: 5_000, bytes: usize::MAX })).unwrap();
+    let joined = world::run(plan, Memory { batch_rows: 5_000, ..Memory::new(&views, &rows) }).unwrap();
 
     let mut user = ASKED;
     for batch in &joined.batches {

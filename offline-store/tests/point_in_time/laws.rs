@@ -7,7 +7,7 @@ use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::selection::Selection;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Timestamp, Value};
-use anabranch_offline_store::join::{Buffer, JoinOptions, JoinPlan, Knowledge};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Knowledge};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType as ArrowType, TimeUnit};
@@ -15,7 +15,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::oracle;
-use crate::world::{self, Memory, Row, Use, ViewSpec, data_type, definitions, table};
+use crate::world::{self, Lie, Memory, Row, Use, ViewSpec, data_type, definitions, table};
 
 /// What a spine row says: its time and the key columns `user`, `small`, `airport`, `origin`, `dest`.
 type SpineRow = (i64, [Value; 5]);
@@ -30,7 +30,8 @@ struct World {
     options: JoinOptions,
     spine_batch: usize,
     view_batch: usize,
-    buffer: Buffer,
+    view_file: usize,
+    lie: Lie,
     prune: bool,
     text: ArrowType,
     time: ArrowType,
@@ -132,7 +133,8 @@ fn options() -> impl Strategy<Value = JoinOptions> {
 
 fn world() -> impl Strategy<Value = World> {
     let data = views().prop_flat_map(|views| (views.iter().map(rows).collect::<Vec<_>>(), Just(views)));
-    let buffer = prop_oneof![(1_usize..8, Just(usize::MAX)), (Just(usize::MAX), 1_usize..400), Just((usize::MAX, usize::MAX))];
+    let lie = prop_oneof![Just(Lie::Anyhow), Just(Lie::ByTime), Just(Lie::Sorted)];
+    let view_file = prop_oneof![1_usize..20, Just(usize::MAX)];
     let text = prop_oneof![
         Just(ArrowType::Utf8),
         Just(ArrowType::LargeUtf8),
@@ -141,10 +143,19 @@ fn world() -> impl Strategy<Value = World> {
     ];
     let time = prop_oneof![Just(None), Just(Some("UTC".into())), Just(Some("+01:00".into()))]
         .prop_map(|zone| ArrowType::Timestamp(TimeUnit::Microsecond, zone));
-    (data, spine(), options(), 1_usize..20, 1_usize..20, buffer, any::<bool>(), text, time).prop_map(
-        |((rows, views), spine, options, spine_batch, view_batch, (buffer_rows, bytes), prune, text, time)| {
-            let buffer = Buffer { rows: buffer_rows, bytes };
-            World { views, rows, spine, options, spine_batch, view_batch, buffer, prune, text, time }
+    (data, spine(), options(), 1_usize..20, 1_usize..20, view_file, lie, any::<bool>(), text, time).prop_map(
+        |((rows, views), spine, options, spine_batch, view_batch, view_file, lie, prune, text, time)| World {
+            views,
+            rows,
+            spine,
+            options,
+            spine_batch,
+            view_batch,
+            view_file,
+            lie,
+            prune,
+            text,
+            time,
         },
     )
 }
@@ -197,8 +208,14 @@ proptest! {
         let definitions = definitions(&world.views, &uses());
         let plan = JoinPlan::new(spine, &Selection::Service("all".to_owned()), &definitions, world.options).unwrap();
         let schema = Arc::clone(plan.schema());
-        let memory = Memory { batch_rows: world.view_batch, prune: world.prune, ..Memory::new(&world.views, &world.rows) };
-        let joined = world::run(plan, memory, Some(world.buffer)).unwrap();
+        let memory = Memory {
+            file_rows: world.view_file,
+            batch_rows: world.view_batch,
+            lie: world.lie,
+            prune: world.prune,
+            ..Memory::new(&world.views, &world.rows)
+        };
+        let joined = world::run(plan, memory).unwrap();
 
         prop_assert_eq!(&joined.schema, &schema);
         let output = concat_batches(&joined.schema, &joined.batches).unwrap();

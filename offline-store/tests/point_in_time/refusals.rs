@@ -1,18 +1,20 @@
 //! What the join refuses, before it reads anything, and what it says when a provider fails it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anabranch_core::selection::Selection;
 use anabranch_core::types::Scalar;
-use anabranch_core::{Error as CoreError, ErrorKind, Kinded, Value};
-use anabranch_offline_store::join::{JoinError, JoinOptions, JoinPlan, Knowledge, RowStream, ScanError, Spine, ViewRows, ViewScan, join};
+use anabranch_core::{Error as CoreError, ErrorKind, Kinded, Timestamp, Value};
+use anabranch_offline_store::join::{
+    Chunk, ChunkInfo, ColumnReader, JoinError, JoinOptions, JoinPlan, KeyHint, Knowledge, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join,
+};
 use arrow::array::{
     ArrayRef, AsArray, Date32Array, Float64Array, Int64Array, NullArray, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampSecondArray,
     UInt8Array, UInt64Array,
 };
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
 
 use crate::world::{self, Memory, Row, Use, ViewSpec, data_type, definitions, table};
 
@@ -58,7 +60,7 @@ fn refusal<const N: usize>(columns: [(&str, ArrayRef); N], features: &[&str]) ->
 
 /// The column `x` of the output; null is `None`.
 fn join_x(plan: JoinPlan) -> Vec<Option<i64>> {
-    let joined = world::run(plan, Memory::new(&views(), &rows()), None).unwrap();
+    let joined = world::run(plan, Memory::new(&views(), &rows())).unwrap();
     let of = |batch: &RecordBatch| batch.column_by_name("x").unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
     joined.batches.iter().flat_map(of).collect()
 }
@@ -152,7 +154,7 @@ fn a_spine_without_rows_gives_the_columns() {
     for batches in [vec![], vec![empty.clone()]] {
         let count = batches.len();
         let plan = plan_of(Spine::new(empty.schema(), batches, "event_timestamp"), &["numbers"]).unwrap();
-        let joined = world::run(plan, Memory::new(&views(), &rows()), None).unwrap();
+        let joined = world::run(plan, Memory::new(&views(), &rows())).unwrap();
         assert_eq!(joined.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["event_timestamp", "user", "x"]);
         assert_eq!((joined.batches.len(), joined.batches.iter().map(RecordBatch::num_rows).sum::<usize>()), (count, 0));
     }
@@ -162,12 +164,13 @@ fn a_spine_without_rows_gives_the_columns() {
 fn the_hint_spans_the_rows_that_have_a_key() {
     let key: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None, Some(7)]));
     let plan = plan([("event_timestamp", times(&[Some(100), Some(9_000), Some(300)])), ("user", key)], &["numbers"]).unwrap();
-    let hint = plan.scans().next().unwrap().hint;
+    let hint = &plan.scans().next().unwrap().hint;
     assert_eq!((hint.min_event_time.map(|time| time.micros()), hint.max_event_time.micros()), (Some(90), 300));
+    assert_eq!(hint.keys.as_deref(), Some(&KeyHint::Integers(vec![7])));
 }
 
-/// Answers every scan with one thing.
-#[derive(Debug)]
+/// Answers every scan with the same two chunks, which are broken in one way.
+#[derive(Debug, Clone)]
 enum Broken {
     Refuses,
     Fails,
@@ -177,27 +180,58 @@ enum Broken {
 
 #[async_trait]
 impl ViewRows for Broken {
-    async fn scan(&self, scan: &ViewScan) -> Result<RowStream, ScanError> {
-        let error = || ScanError::from(CoreError::Malformed { what: "file", reason: "it is cut short".to_owned() });
-        let good = world::batch(&views()[0], &rows()[0]);
-        let columns: Vec<_> = good.schema().fields().iter().map(|field| field.name().clone()).zip(good.columns().to_vec()).collect();
-        let batch = match self {
-            Self::Refuses => return Err(error()),
-            Self::Fails => return Ok(stream::iter([Ok(good), Err(error())]).boxed()),
-            Self::Lacks(name) => table(columns.iter().filter(|(column, _)| column != name).map(|(name, column)| (name.as_str(), Arc::clone(column)))),
-            Self::Replaces(name, with) => {
-                table(columns.iter().map(|(column, old)| (column.as_str(), Arc::clone(if column == name { with } else { old }))))
-            }
-        };
+    async fn chunks(&self, scan: &ViewScan) -> Result<ViewChunks, ScanError> {
         assert_eq!(scan.name, "numbers");
-        Ok(stream::iter([Ok(batch)]).boxed())
+        if matches!(self, Self::Refuses) {
+            return Err(cut_short());
+        }
+        let batch = world::batch(&views()[0], &rows()[0][..1]);
+        let good = scan.columns.iter().map(|column| (column.name.clone(), Arc::clone(batch.column_by_name(&column.name).unwrap())));
+        // Rows that tie in their times, so that all of the total order is read.
+        let chunk = BrokenChunk { columns: good.collect(), broken: self.clone() };
+        Ok(ViewChunks { chunks: vec![Arc::new(chunk.clone()), Arc::new(chunk)], ..ViewChunks::default() })
+    }
+}
+
+fn cut_short() -> ScanError {
+    ScanError::from(CoreError::Malformed { what: "file", reason: "it is cut short".to_owned() })
+}
+
+#[derive(Debug, Clone)]
+struct BrokenChunk {
+    columns: Vec<(String, ArrayRef)>,
+    broken: Broken,
+}
+
+#[async_trait]
+impl Chunk for BrokenChunk {
+    fn info(&self) -> ChunkInfo {
+        let (min_event_time, max_event_time) = (Timestamp::MIN, Timestamp::MAX);
+        ChunkInfo { rows: 1, file: 0, sorted: false, min_event_time, max_event_time, tombstones: true }
+    }
+
+    fn stored_bytes(&self, _: &[usize]) -> u64 {
+        0
+    }
+
+    async fn read(&self, columns: &[usize], _: Option<&[Range<usize>]>, _: usize) -> Result<ColumnReader, ScanError> {
+        let wanted = columns.iter().map(|place| &self.columns[*place]);
+        let column = |(name, good): &(String, ArrayRef)| match &self.broken {
+            Broken::Replaces(other, with) if other == name => Some(Arc::clone(with)),
+            Broken::Lacks(other) if other == name => None,
+            _ => Some(Arc::clone(good)),
+        };
+        Ok(Box::new(std::iter::once(match self.broken {
+            Broken::Fails => Err(cut_short()),
+            _ => Ok(wanted.filter_map(column).collect()),
+        })))
     }
 }
 
 #[test]
 fn a_provider_that_fails_is_told_apart_from_one_that_is_wrong() {
     let fail = |broken: Broken| {
-        let plan = plan([("event_timestamp", times(&[Some(5)])), ("user", integers(&[7]))], &["numbers"]).unwrap();
+        let plan = plan([("event_timestamp", times(&[Some(i64::MAX)])), ("user", integers(&[7]))], &["numbers"]).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(join(Arc::new(plan), Arc::new(broken))).unwrap_err()
     };
@@ -208,10 +242,14 @@ fn a_provider_that_fails_is_told_apart_from_one_that_is_wrong() {
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("cut short"));
     }
     for (broken, reason) in [
-        (Broken::Lacks("_source"), r#"no column "_source""#),
-        (Broken::Lacks("x"), r#"no column "x""#),
+        (Broken::Lacks("event"), "1 columns where 2 were asked for"),
+        (Broken::Lacks("_source"), "2 columns where 3 were asked for"),
+        (Broken::Lacks("x"), "0 columns where 1 were asked for"),
+        (Broken::Replaces("event", times(&[None])), r#"column "event" is null"#),
+        (Broken::Replaces("event", times(&[Some(1), Some(2)])), "a chunk of 1 rows gave 2"),
         (Broken::Replaces("_arrival", times(&[None])), r#"column "_arrival" is null"#),
         (Broken::Replaces("_position", integers(&[-1])), "unlawful source or position"),
+        (Broken::Replaces("x", times(&[Some(1)])), r#"column "x""#),
     ] {
         let error = fail(broken);
         assert_eq!(error.kind(), ErrorKind::Internal);

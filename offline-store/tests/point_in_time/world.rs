@@ -1,18 +1,20 @@
 //! Small worlds to join: views, their rows, a spine, and a provider of rows from memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use anabranch_core::columns::column_of;
-use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureService, FeatureView, Projection, Role};
+use anabranch_core::definition::{Definition, Definitions, Entity, FeatureService, FeatureView, Projection, Role};
 use anabranch_core::name::reserved;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Span, Timestamp, Value};
-use anabranch_offline_store::join::{Buffer, JoinError, JoinOptions, JoinPlan, Joined, RowStream, ScanError, Spine, ViewRows, ViewScan, join};
-use arrow::array::{ArrayRef, RecordBatch};
+use anabranch_offline_store::join::{
+    Chunk, ChunkInfo, ColumnReader, JoinError, JoinOptions, JoinPlan, Joined, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join,
+};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
 
 /// A view, told shortly.
 #[derive(Debug, Clone)]
@@ -124,48 +126,113 @@ pub(crate) fn table<'a>(columns: impl IntoIterator<Item = (&'a str, ArrayRef)>) 
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
-/// Gives rows from memory, in batches of so many rows, with or without those that the hint rules out.
+/// How rows lie in the files of a [`Memory`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// As they came.
+    Anyhow,
+    /// In the order of their event times.
+    ByTime,
+    /// By entity and in their total order, and the files say so; row groups are cut anywhere.
+    Sorted,
+}
+
+/// Gives rows from memory: files of so many rows in row groups of so many, with or without those that the hint rules out.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     pub(crate) views: HashMap<String, (ViewSpec, Vec<Row>)>,
+    pub(crate) file_rows: usize,
     pub(crate) batch_rows: usize,
+    pub(crate) lie: Lie,
     pub(crate) prune: bool,
 }
 
 impl Memory {
     pub(crate) fn new(views: &[ViewSpec], rows: &[Vec<Row>]) -> Self {
         let views = views.iter().zip(rows).map(|(spec, rows)| (spec.name.to_owned(), (spec.clone(), rows.clone()))).collect();
-        Self { views, batch_rows: 1_000, prune: false }
+        Self { views, file_rows: usize::MAX, batch_rows: 1_000, lie: Lie::Anyhow, prune: false }
     }
 }
 
 #[async_trait]
 impl ViewRows for Memory {
-    async fn scan(&self, scan: &ViewScan) -> Result<RowStream, ScanError> {
+    async fn chunks(&self, scan: &ViewScan) -> Result<ViewChunks, ScanError> {
         let (spec, rows) = &self.views[scan.layout.name()];
+        assert_eq!(scan.columns.iter().filter(|column| column.role == Role::Reserved).count(), 4);
+        let asked = |key: &[Value]| match (scan.hint.keys.as_deref(), key) {
+            (Some(hint), [Value::I32(key)]) => hint.any_integer(i64::from(*key), i64::from(*key)),
+            (Some(hint), [Value::I64(key)]) => hint.any_integer(*key, *key),
+            (Some(hint), [Value::String(key)]) => hint.any_text(key.as_bytes(), key.as_bytes()),
+            _ => true,
+        };
         let within = |row: &&Row| {
             let event = Timestamp(row.event);
-            event <= scan.hint.max_event_time && scan.hint.min_event_time.is_none_or(|min| event >= min)
+            event <= scan.hint.max_event_time && scan.hint.min_event_time.is_none_or(|min| event >= min) && asked(&row.key)
         };
         let rows: Vec<Row> = rows.iter().filter(|row| !self.prune || within(row)).cloned().collect();
-        let columns: Vec<Column> = scan.columns.clone();
-        assert_eq!(columns.iter().filter(|column| column.role == Role::Reserved).count(), 4);
-        let project = move |batch: RecordBatch| {
-            table(columns.iter().map(|column| (column.name.as_str(), Arc::clone(batch.column_by_name(&column.name).unwrap()))))
-        };
-        let batches: Vec<_> = rows.chunks(self.batch_rows.max(1)).map(|rows| Ok(project(batch(spec, rows)))).collect();
-        Ok(stream::iter(batches).boxed())
+        let mut found = ViewChunks::default();
+        for (number, file) in rows.chunks(self.file_rows.clamp(1, rows.len().max(1))).enumerate() {
+            let mut file = file.to_vec();
+            match self.lie {
+                Lie::Anyhow => {}
+                Lie::ByTime => file.sort_by_key(|row| row.event),
+                // The rows of an entity lie together; in which order entities do is nobody's business.
+                Lie::Sorted => file.sort_by(|a, b| format!("{:?}", b.key).cmp(&format!("{:?}", a.key)).then(a.order().cmp(&b.order()))),
+            }
+            for rows in file.chunks(self.batch_rows.max(1)) {
+                let batch = batch(spec, rows);
+                let columns = scan.columns.iter().map(|column| Arc::clone(batch.column_by_name(&column.name).unwrap())).collect();
+                let info = ChunkInfo {
+                    rows: rows.len(),
+                    file: number as u32,
+                    sorted: self.lie == Lie::Sorted,
+                    min_event_time: Timestamp(rows.iter().map(|row| row.event).min().unwrap()),
+                    max_event_time: Timestamp(rows.iter().map(|row| row.event).max().unwrap()),
+                    tombstones: rows.iter().any(|row| row.tombstone.is_some()),
+                };
+                found.chunks.push(Arc::new(MemoryChunk { columns, info }));
+            }
+            found.files += 1;
+        }
+        Ok(found)
     }
 }
 
-/// Plans and joins, with a buffer so small that rows are dropped on the way where the caller says so.
-pub(crate) fn run(plan: JoinPlan, rows: Memory, buffer: Option<Buffer>) -> Result<Joined, JoinError> {
+/// Rows in memory.
+#[derive(Debug)]
+pub(crate) struct MemoryChunk {
+    columns: Vec<ArrayRef>,
+    info: ChunkInfo,
+}
+
+#[async_trait]
+impl Chunk for MemoryChunk {
+    fn info(&self) -> ChunkInfo {
+        self.info
+    }
+
+    fn stored_bytes(&self, columns: &[usize]) -> u64 {
+        columns.iter().map(|place| self.columns[*place].get_array_memory_size() as u64).sum()
+    }
+
+    async fn read(&self, columns: &[usize], rows: Option<&[Range<usize>]>, batch_rows: usize) -> Result<ColumnReader, ScanError> {
+        let rows: Vec<u32> = match rows {
+            Some(rows) => rows.iter().flat_map(|range| range.clone().map(|row| row as u32)).collect(),
+            None => (0..self.info.rows as u32).collect(),
+        };
+        let part = |rows: &[u32]| {
+            let rows = UInt32Array::from(rows.to_vec());
+            columns.iter().map(|place| arrow::compute::take(&self.columns[*place], &rows, None).unwrap()).collect()
+        };
+        let batches: Vec<_> = rows.chunks(batch_rows).map(|rows| Ok(part(rows))).collect();
+        Ok(Box::new(batches.into_iter()))
+    }
+}
+
+/// Plans and joins.
+pub(crate) fn run(plan: JoinPlan, rows: Memory) -> Result<Joined, JoinError> {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap());
-    let plan = match buffer {
-        Some(buffer) => plan.with_buffer(buffer),
-        None => plan,
-    };
     runtime.block_on(join(Arc::new(plan), Arc::new(rows)))
 }
 

@@ -4,6 +4,7 @@
 
 mod appending;
 mod datasets;
+mod engine;
 mod evolution;
 mod faults;
 mod outside;

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use anabranch_core::definition::{Column, Partition, Role};
 use anabranch_core::{DataType, Scalar, Timestamp};
 use anabranch_offline_store::join::{ScanHint, ViewScan};
-use anabranch_offline_store::{ScanRequest, TableName, TableRows, TableShape, quarantine_shape};
+use anabranch_offline_store::{ScanRequest, TableName, TableRows, TableShape, quarantine_shape, schema_of};
 use anabranch_versioning::{RefSpec, Scan, scan_all};
 use arrow::array::{Array, BinaryArray, Int64Array, RecordBatch, StringArray};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use crate::support::{DAY, World, batch, clicks, clicks_append, expected, interval, layout, source, texts};
 
@@ -196,12 +196,15 @@ async fn a_join_reads_a_view_through_its_provider() {
     let layout = layout(Partition::None);
     world.create(&layout).await;
     let commit = world.append("main", batch(1, 0..20)).await.committed.commit;
-    let hint = ScanHint { min_event_time: None, max_event_time: Timestamp::MAX };
+    let hint = ScanHint { min_event_time: None, max_event_time: Timestamp::MAX, keys: None };
     let scan = ViewScan { name: "alias".into(), layout: Arc::clone(&layout), columns: layout.table_columns(), hint };
-    let mut stream = world.store.view_rows(commit).scan(&scan).await.unwrap();
+    let all: Vec<usize> = (0..scan.columns.len()).collect();
     let mut batches = Vec::new();
-    while let Some(batch) = stream.next().await {
-        batches.push(batch.unwrap());
+    for chunk in world.store.view_rows(commit).chunks(&scan).await.unwrap().chunks {
+        assert!(chunk.info().sorted);
+        for columns in chunk.read(&all, None, 8).await.unwrap() {
+            batches.push(RecordBatch::try_new(schema_of(&scan.columns), columns.unwrap()).unwrap());
+        }
     }
     assert_eq!(texts(&batches, &scan.columns), expected(&[batch(1, 0..20)]));
 }

@@ -1269,7 +1269,7 @@ pub struct SessionEvent {}
 /// What a descriptor's `cmd` or a ticket holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlightCommand {
-    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3, 4, 20")]
     pub command: ::core::option::Option<flight_command::Command>,
 }
 /// Nested message and enum types in `FlightCommand`.
@@ -1288,7 +1288,18 @@ pub mod flight_command {
         /// DoGet: rows of a saved dataset come out.
         #[prost(message, tag = "4")]
         Dataset(super::DatasetCommand),
+        /// DoGet: the rows of a query over the feature views at a ref come out.
+        #[prost(message, tag = "20")]
+        Query(super::QueryCommand),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryCommand {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// One SELECT; the feature views are its tables.
+    #[prost(string, tag = "2")]
+    pub sql: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HistoricalCommand {
@@ -1330,6 +1341,9 @@ pub struct HistoricalCommand {
     /// Where the spine comes from; absent for the caller's rows.
     #[prost(message, optional, tag = "15")]
     pub spine: ::core::option::Option<DatasetSpine>,
+    /// Where the join runs: datafusion (in the server) or ballista (on its cluster); empty for where the server's configuration says.
+    #[prost(string, tag = "20")]
+    pub engine: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DatasetSpine {

@@ -272,6 +272,14 @@ impl NativeClient {
         }))
     }
 
+    fn sql(&self, query: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move {
+            let table = client.query(&query).await?;
+            Ok(Box::new(move |py: Python<'_>| NativeTable::new(table.schema, table.batches).into_py_any(py)) as Reply)
+        }))
+    }
+
     fn create_branch(&self, name: String, from: String) -> PyResult<Call> {
         let client = self.client()?;
         Ok(Call::new(async move { client.create_branch(&name, &from).await.map(json) }))
@@ -420,6 +428,7 @@ struct Join {
     at_least: String,
     timeout_ms: u32,
     save_as: String,
+    engine: String,
     splits: String,
     split_by: Vec<String>,
     split_seed: u64,
@@ -435,6 +444,7 @@ impl Join {
             at_least: self.at_least,
             timeout_ms: self.timeout_ms,
             save_as: self.save_as,
+            engine: self.engine,
             splits: SplitQuery { splits: self.splits, columns: self.split_by, seed: self.split_seed },
             ..HistoricalQuery::new(selection(self.features, self.service))
         }

@@ -121,6 +121,20 @@ def test_frames_and_files_go_in_in_bulk_and_once(client, tmp_path):
     assert sorted(client.read(WEATHER, ["origin", "temp"]).to_pandas().query("origin == 'BOS'")["temp"]) == [1.0, 2.0, 3.0]
 
 
+def test_a_query_gives_rows_that_can_be_a_spine(client, pushed):
+    found = client.sql("SELECT origin, time AS event_timestamp FROM weather WHERE origin = 'JFK' ORDER BY time")
+    assert found.column_names == ["origin", "event_timestamp"] and set(found.column("origin")) == {"JFK"}
+    dataset = client.get_historical_features(found, ["weather:temp"], engine="datafusion")
+    assert None not in dataset.column("temp") and dataset.num_rows == found.num_rows
+    count = client.sql("SELECT count(*) AS n FROM weather", ref=client.commit().id).column("n")
+    assert count == [client.read(WEATHER).num_rows]
+    for wrong in ["DROP TABLE weather", "SELECT temperature FROM weather"]:
+        with pytest.raises(anabranch.InvalidArgument):
+            client.sql(wrong)
+    with pytest.raises(anabranch.InvalidArgument, match="no cluster is configured"):
+        client.get_historical_features(found, ["weather:temp"], engine="ballista")
+
+
 def test_refused_rows_are_kept_as_they_came(client):
     checked = FeatureView("checked", [AIRPORT], {"temp": "f64"}, event_timestamp="time")
     client.apply([checked, Check.range("warm", checked, "temp", min=-60, max=60)])

@@ -35,6 +35,8 @@ pub struct HistoricalQuery {
     pub timeout_ms: u32,
     /// Where not empty, the dataset is saved under this name on the branch, rows and all.
     pub save_as: String,
+    /// Where the join runs: `datafusion` (in the server) or `ballista` (on its cluster); empty for where the server's configuration says.
+    pub engine: String,
     /// How a dataset that is saved is split.
     pub splits: SplitQuery,
     /// The file that the spine is out of, as the saved dataset shall name it; empty where there is none.
@@ -75,6 +77,7 @@ impl HistoricalQuery {
             at_least: String::new(),
             timeout_ms: 0,
             save_as: String::new(),
+            engine: String::new(),
             splits: SplitQuery::default(),
             spine_file: String::new(),
             without_rows: false,
@@ -111,6 +114,8 @@ pub struct Dataset {
     pub content_digest: String,
     /// All that it takes to make it again.
     pub manifest: Json,
+    /// What the join read and left out, and where its time went; null from a server that does not tell.
+    pub report: Json,
 }
 
 /// What the server sends with the last message of a dataset.
@@ -121,6 +126,8 @@ struct Trailer {
     content_digest: String,
     #[serde(default)]
     manifest: Json,
+    #[serde(default)]
+    report: Json,
 }
 
 /// Which part of a view's table to read.
@@ -180,6 +187,7 @@ impl Client {
             split_by: query.splits.columns.clone(),
             split_seed: query.splits.seed,
             without_rows: query.without_rows,
+            engine: query.engine.clone(),
             spine: spine.map(|source| v1::DatasetSpine { source: Some(source) }),
         }
     }
@@ -190,6 +198,18 @@ impl Client {
     /// As [`Client::get_historical_features`].
     pub async fn get_historical_features_of(&self, query: &HistoricalQuery, spine: RecordBatch) -> Result<Dataset, Error> {
         self.get_historical_features(query, reader_of(spine)).await
+    }
+
+    /// Runs a query, one SELECT, over the feature views at the client's ref.
+    ///
+    /// # Errors
+    /// `invalid_argument` where it does not parse, names what is not there or is no query, with the place; `exhausted` where it needs too much memory.
+    pub async fn query(&self, sql: &str) -> Result<Table, Error> {
+        let query = v1::QueryCommand { target: Some(self.target()), sql: sql.to_owned() };
+        let ticket = Ticket { ticket: command(Command::Query(query)) };
+        let stream = self.flight().do_get(ticket).await.map_err(|status| self.error(&status))?.into_inner();
+        let received = self.receive(stream).await?;
+        Ok(Table { schema: received.schema, batches: received.batches })
     }
 
     /// Reads the rows of a view's table, or of its quarantine, at the client's ref.
@@ -221,5 +241,6 @@ fn dataset(received: Received, without_rows: bool) -> Result<Dataset, Error> {
     if !without_rows && table.rows() as u64 != trailer.rows {
         return Err(Error::Protocol(format!("dataset: {} rows came of {}", table.rows(), trailer.rows)));
     }
-    Ok(Dataset { table, rows: trailer.rows, commit: trailer.commit, content_digest: trailer.content_digest, manifest: trailer.manifest })
+    let Trailer { commit, rows, content_digest, manifest, report } = trailer;
+    Ok(Dataset { table, rows, commit, content_digest, manifest, report })
 }

@@ -15,7 +15,8 @@ use anabranch_core::selection::Selection;
 use anabranch_offline_store::dataset::{
     CommitName, ContentDigest, ContentHasher, DatasetBase, DatasetColumn, DatasetManifest, DatasetRows, SpineSource, SplitSpec, content_digest,
 };
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
+use anabranch_offline_store::engine::{EngineKind, JoinRequest};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine};
 use anabranch_versioning::CommitId;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -34,6 +35,8 @@ pub(crate) struct DatasetRequest {
     pub(crate) selection: Selection,
     pub(crate) options: JoinOptions,
     pub(crate) time_column: String,
+    /// Where the join runs; where the configuration says, if none.
+    pub(crate) engine: Option<EngineKind>,
     /// Save it under this name.
     pub(crate) save_as: Option<String>,
     /// Into these splits, where it is saved.
@@ -65,6 +68,11 @@ impl DatasetRequest {
     /// Whose knowledge counts, as the wire spells it; empty for the spine's.
     pub(crate) fn knowledge(text: &str) -> Result<Knowledge> {
         if text.is_empty() { Ok(Knowledge::Spine) } else { Ok(text.parse::<Knowledge>()?) }
+    }
+
+    /// Where the join runs, as the wire spells it; empty for where the configuration says.
+    pub(crate) fn engine(text: &str) -> Result<Option<EngineKind>> {
+        if text.is_empty() { Ok(None) } else { Ok(Some(text.parse::<EngineKind>()?)) }
     }
 
     /// The spine's time column; the default where the caller names none.
@@ -106,10 +114,12 @@ impl Scope {
     }
 
     async fn joined(&self, making: &Making, request: &DatasetRequest) -> Result<Joined> {
-        let (spine, chosen, options, definitions) =
-            (making.spine.clone(), request.selection.clone(), request.options, Arc::clone(&making.definitions));
-        let plan = blocking(move || Ok(JoinPlan::new(spine, &chosen, &definitions, options)?)).await?;
-        Ok(join(Arc::new(plan), self.repo.offline.view_rows(making.commit)).await?)
+        let (spine, chosen, options, at) = (making.spine.clone(), request.selection.clone(), request.options, Arc::clone(&making.definitions));
+        let plan = Arc::new(blocking(move || Ok(JoinPlan::new(spine, &chosen, &at, options)?)).await?);
+        let (selection, definitions) = (request.selection.clone(), Arc::clone(&making.definitions));
+        let asked = JoinRequest { commit: making.commit, plan, selection, definitions, options };
+        let kind = request.engine.unwrap_or(self.app.config().engine.kind);
+        Ok(self.app.engine().join(kind, &self.repo.offline, asked).await?)
     }
 
     /// Describes what was joined, and saves it where asked.
@@ -214,6 +224,7 @@ impl Dataset {
             "rows": self.rows,
             "content_digest": self.digest.to_string(),
             "manifest": manifest,
+            "report": self.joined.report,
         })
     }
 

@@ -60,8 +60,9 @@ pub(crate) async fn made(app: &Arc<App>, caller: &Caller, mut command: Historica
         app.enter(caller, Verb::SaveDataset, repository, reference).await?;
     }
     let spine = match command.spine.take().and_then(|spine| spine.source) {
+        Some(Source::Sql(query)) => SpineRows::Sql(query),
         Some(Source::Events(view)) => SpineRows::Events(view),
-        _ => return Err(Error::argument("spine", "name a view whose events it is; rows of your own go in by DoExchange").into()),
+        _ => return Err(Error::argument("spine", "give a query, or a view whose events it is; rows of your own go in by DoExchange").into()),
     };
     scope.wait_committed(&command.at_least, command.timeout_ms).await?;
     let dataset = scope.dataset(wanted(command)?, spine).await?;
@@ -85,6 +86,7 @@ fn wanted(command: HistoricalCommand) -> Result<DatasetRequest, Status> {
         selection: wire::selection(command.selection)?,
         options: JoinOptions { knowledge: DatasetRequest::knowledge(&command.knowledge)?, strict: command.strict, full_names: command.full_names },
         time_column: DatasetRequest::time_column(&command.time_column),
+        engine: DatasetRequest::engine(&command.engine)?,
         save_as: Some(command.save_as).filter(|name| !name.is_empty()),
         splits: DatasetRequest::splits(&command.splits, command.split_by, command.split_seed)?,
         author: command.author,

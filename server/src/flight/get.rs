@@ -1,9 +1,9 @@
-//! `DoGet`: rows of a view, of its quarantine or of a saved dataset at a ref, or a dataset whose spine the server makes.
+//! `DoGet`: rows of a view, of its quarantine, of a query or of a saved dataset at a ref, or a dataset whose spine the server makes.
 
 use std::sync::Arc;
 
 use anabranch_proto::v1::flight_command::Command;
-use anabranch_proto::v1::{DatasetCommand, ReadCommand};
+use anabranch_proto::v1::{DatasetCommand, QueryCommand, ReadCommand};
 use arrow_flight::{FlightData, Ticket};
 use futures::TryStreamExt;
 use tonic::{Request, Status};
@@ -22,8 +22,16 @@ pub(super) async fn get(app: &Arc<App>, request: Request<Ticket>) -> Result<Outg
         Command::Read(read) => self::read(app, &caller, read).await,
         Command::Dataset(dataset) => self::dataset(app, &caller, dataset).await,
         Command::Historical(historical) => exchange::of_server_spine(app, &caller, historical).await,
-        Command::Bulk(_) => Err(wrong("DoGet", "read, dataset or historical").into()),
+        Command::Query(query) => self::query(app, &caller, query).await,
+        Command::Bulk(_) => Err(wrong("DoGet", "read, query, dataset or historical").into()),
     }
+}
+
+async fn query(app: &Arc<App>, caller: &Caller, query: QueryCommand) -> Result<Outgoing<FlightData>, Status> {
+    let (repository, reference) = wire::target(query.target.as_ref());
+    let scope = app.enter(caller, Verb::ReadRows, repository, reference).await?;
+    let rows = scope.query(&query.sql).await?;
+    Ok(streams::outgoing(rows.schema, rows.batches.map_err(Error::from), None))
 }
 
 async fn read(app: &Arc<App>, caller: &Caller, read: ReadCommand) -> Result<Outgoing<FlightData>, Status> {

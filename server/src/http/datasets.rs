@@ -40,7 +40,7 @@ struct Pair {
     right_ref: String,
 }
 
-/// Either `service` or `features`; the spine is `{"events": view}`.
+/// Either `service` or `features`; the spine is `{"sql": query}` or `{"events": view}`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -61,6 +61,8 @@ struct Wanted {
     #[serde(default)]
     full_names: bool,
     #[serde(default)]
+    engine: String,
+    #[serde(default)]
     splits: String,
     #[serde(default)]
     split_by: Vec<String>,
@@ -73,6 +75,7 @@ struct Wanted {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Spine {
+    Sql(String),
     Events(String),
 }
 
@@ -114,8 +117,10 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let wanted: Wanted = call.json().await?;
     let scope = call.enter(Verb::SaveDataset, &wanted.repository, &wanted.r#ref).await?;
     call.enter(Verb::ReadRows, &wanted.repository, &wanted.r#ref).await?;
-    let Spine::Events(view) = &wanted.spine;
-    let spine = SpineRows::Events(view.clone());
+    let spine = match &wanted.spine {
+        Spine::Sql(query) => SpineRows::Sql(query.clone()),
+        Spine::Events(view) => SpineRows::Events(view.clone()),
+    };
     Ok(axum::Json(dataset(&scope.dataset(wanted.request()?, spine).await?.manifest)))
 }
 
@@ -137,6 +142,7 @@ impl Wanted {
             selection,
             options: JoinOptions { knowledge: DatasetRequest::knowledge(&self.knowledge)?, strict: self.strict, full_names: self.full_names },
             time_column: DatasetRequest::time_column(&self.time_column),
+            engine: DatasetRequest::engine(&self.engine)?,
             save_as: Some(self.name),
             splits: DatasetRequest::splits(&self.splits, self.split_by, self.split_seed)?,
             author: self.author,

@@ -68,6 +68,7 @@ async fn the_rows_of_a_saved_dataset_are_what_was_joined_whatever_came_later() {
     let spec = &footer["manifest"]["spec"];
     assert_eq!((&spec["spine"], &spec["spine_columns"], &spec["parts"][0]["rows"]), (&json!("table"), &json!(2), &json!(3)));
     assert_eq!(spec["statistics"][2]["nulls"], 1);
+    assert_eq!((&footer["report"]["spine_rows"], &footer["report"]["views"][0]["matched"]), (&json!(3), &json!(2)));
     server.push(r#"{"origin": "JFK", "at": "2024-01-01T00:30:00Z", "temp": 30}"#).await;
     server.flush().await;
     let stored = server.dataset("train", "").await.unwrap();
@@ -151,6 +152,25 @@ async fn every_event_of_a_view_is_a_spine() {
     assert_eq!(kind(&server.create(command).await.unwrap_err()), "invalid_argument");
     let both = v1::HistoricalCommand { spine: events(), ..saved_as("x") };
     assert!(server.historical(both, spine(&["JFK"], &[1])).await.unwrap_err().message().contains("the server makes it"));
+}
+
+#[tokio::test]
+async fn a_query_is_a_spine_in_one_order_and_is_asked_anew_by_a_refresh() {
+    let server = server().await;
+    let sql = |query: &str| Some(v1::DatasetSpine { source: Some(Source::Sql(query.to_owned())) });
+    let query = "SELECT origin, at AS event_timestamp, temp AS label FROM weather WHERE temp > 1 ORDER BY temp DESC";
+    let spec = server.create(v1::HistoricalCommand { spine: sql(query), ..saved_as("asked") }).await.unwrap();
+    assert_eq!((&spec["rows"], &spec["spine"], &spec["spine_columns"]), (&json!(2), &json!({"sql": query}), &json!(3)));
+    let rows = server.dataset("asked", "").await.unwrap();
+    assert_eq!((floats(&rows, "label"), floats(&rows, "temp")), (vec![Some(5.0), Some(2.0)], vec![Some(5.0), Some(2.0)]));
+    server.push(r#"{"origin": "EWR", "at": "2024-01-01T00:30:00Z", "temp": 7}"#).await;
+    server.flush().await;
+    let refreshed = server.refresh("asked", "again").await.unwrap();
+    assert_eq!((&refreshed["rows"], &refreshed["base"]["recomputed"]), (&json!(3), &json!(2)));
+    let full = server.create(v1::HistoricalCommand { spine: sql(query), ..saved_as("full") }).await.unwrap();
+    assert_eq!(refreshed["content_digest"], full["content_digest"]);
+    let timeless = server.create(v1::HistoricalCommand { spine: sql("SELECT origin FROM weather"), ..saved_as("x") }).await.unwrap_err();
+    assert!(timeless.message().contains("event_timestamp"), "{timeless}");
 }
 
 #[tokio::test]

@@ -177,3 +177,34 @@ pub(super) fn diff(diff: &Json, output: &mut Output) -> Result<(), Error> {
     let rows: Vec<_> = list("columns").iter().map(row).collect();
     output.table(&["column", "change", "nulls", "distinct", "mean", "stddev", "psi", "ks"], &rows)
 }
+
+/// What a join read and left out.
+pub(super) fn report(report: &Json, output: &mut Output) -> Result<(), Error> {
+    let millis = |field: &Json| format!("{:.1} ms", field.as_f64().unwrap_or_default() / 1e3);
+    output.facts(&[
+        ("spine rows", value(&report["spine_rows"])),
+        ("parts", value(&report["parts"])),
+        ("spilled bytes", value(&report["spilled_bytes"])),
+        ("reserved bytes", value(&report["reserved_bytes"])),
+        ("time", millis(&report["wall_us"])),
+    ])?;
+    output.line("")?;
+    let of = |view: &Json, part: &str, whole: &str| format!("{} of {}", value(&view[part]), value(&view[whole]));
+    let row = |view: &Json| {
+        vec![
+            value(&view["name"]),
+            of(view, "files_read", "files"),
+            of(view, "row_groups_read", "row_groups"),
+            value(&view["row_groups_gathered"]),
+            of(view, "rows_read", "rows"),
+            value(&view["bytes_read"]),
+            value(&view["matched"]),
+            value(&view["ties"]),
+            millis(&view["match_us"]),
+            millis(&view["gather_us"]),
+        ]
+    };
+    let rows: Vec<_> = report["views"].as_array().map(|views| views.iter().map(row).collect()).unwrap_or_default();
+    let headers = ["view", "files read", "row groups read", "gathered", "rows read", "bytes read", "matched", "ties", "matching", "gathering"];
+    output.table(&headers, &rows)
+}

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar, Union
+from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar, Union
 
 from . import _anabranch as native
 from . import results, rows, spines, tables
@@ -24,6 +24,10 @@ Features = Union[str, FeatureService, Sequence[Union[str, FeatureView]]]
 """A service or its name, or a list of `view:feature` and `view`."""
 
 Knowledge = Union[str, _datetime.datetime]
+"""`spine`, `any` or a time."""
+
+Engine = Literal["", "datafusion", "ballista"]
+"""Where a join runs; empty for where the server's configuration says."""
 
 Time = Union[str, _datetime.datetime]
 """A time as `2026-11-20T12:00:00Z` or a bare date, or a `datetime`; UTC where it has no zone."""
@@ -140,9 +144,10 @@ class Calls:
         at_least: str,
         timeout: float | None,
         save_as: str,
+        engine: Engine,
         ref: str | None,
     ) -> Prepared[tables.Dataset]:
-        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, "", (), 0)
+        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, "", (), 0)
         call = self._at(ref).get_historical_features(spines.to_native(spine, time_column), join)
         return Prepared(call, lambda reply: tables.Dataset(*reply))
 
@@ -160,9 +165,10 @@ class Calls:
         full_names: bool,
         at_least: str,
         timeout: float | None,
+        engine: Engine,
         ref: str | None,
     ) -> Prepared[results.SavedDataset]:
-        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, name, splits, split_by, split_seed)
+        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, name, engine, splits, split_by, split_seed)
         call = self._at(ref).create_dataset(spines.to_native(spine, time_column), join)
         return Prepared(call, lambda reply: results.SavedDataset(**reply))
 
@@ -177,6 +183,9 @@ class Calls:
 
     def read(self, view: FeatureView | str, columns: Sequence[str], quarantine: bool, ref: str | None) -> Prepared[tables.Table]:
         return Prepared(self._at(ref).read(_name(view), list(columns), quarantine), tables.Table)
+
+    def sql(self, query: str, ref: str | None) -> Prepared[tables.Table]:
+        return Prepared(self._at(ref).sql(query), tables.Table)
 
     def branch(self, name: str, source: str) -> Prepared[results.Branch]:
         return Prepared(self.client.create_branch(name, source), results._branch)
@@ -412,6 +421,7 @@ def _join(
     at_least: str,
     timeout: float | None,
     save_as: str,
+    engine: Engine,
     splits: str,
     split_by: Sequence[str],
     split_seed: int,
@@ -427,6 +437,7 @@ def _join(
         "at_least": at_least,
         "timeout_ms": _milliseconds(timeout),
         "save_as": save_as,
+        "engine": engine,
         "splits": splits,
         "split_by": list(split_by),
         "split_seed": split_seed,

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 from .spines import Spine
@@ -160,10 +160,15 @@ class Client:
         at_least: str = "",
         timeout: float | None = None,
         save_as: str = "",
+        engine: Engine = "",
         ref: str | None = None,
     ) -> tables.Dataset:
         """See `anabranch.Client.get_historical_features`."""
-        return await _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+        return await _run(
+            self._calls.get_historical_features(
+                spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, ref
+            )
+        )
 
     async def read(
         self,
@@ -175,6 +180,10 @@ class Client:
     ) -> tables.Table:
         """See `anabranch.Client.read`."""
         return await _run(self._calls.read(view, columns, quarantine, ref))
+
+    async def sql(self, query: str, *, ref: str | None = None) -> tables.Table:
+        """See `anabranch.Client.sql`."""
+        return await _run(self._calls.sql(query, ref))
 
     async def branch(self, name: str, source: str = "") -> results.Branch:
         """See `anabranch.Client.branch`."""
@@ -337,12 +346,13 @@ class Client:
         full_names: bool = False,
         at_least: str = "",
         timeout: float | None = None,
+        engine: Engine = "",
         ref: str | None = None,
     ) -> results.SavedDataset:
         """See `anabranch.Client.create_dataset`."""
         return await _run(
             self._calls.create_dataset(
-                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, ref
+                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
             )
         )
 

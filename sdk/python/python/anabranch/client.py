@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
 from .spines import Spine
@@ -188,6 +188,7 @@ class Client:
         at_least: str = "",
         timeout: float | None = None,
         save_as: str = "",
+        engine: Engine = "",
         ref: str | None = None,
     ) -> tables.Dataset:
         """Joins features to the rows of a spine, each as they were known at the row's own time.
@@ -195,9 +196,14 @@ class Client:
         The spine has the key columns and a time column; all its columns and rows come back in their order, then the features. `knowledge` says what
         counts as known: what was known at the row's time (`spine`), everything (`any`), or what was known at one time for all rows. With `strict`
         only what was true before the row's time counts, not what became true at it. `save_as` saves the dataset, rows and all, under a name on
-        the branch. The spine may be `Events(view)` or `Sql(query)`, which the server makes. The same ref and spine give the same `content_digest`.
+        the branch. The spine may be `Events(view)` or `Sql(query)`, which the server makes. `engine` says where the join runs: in the server
+        (`datafusion`) or on its cluster (`ballista`). The same ref and spine give the same `content_digest`, wherever.
         """
-        return _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+        return _run(
+            self._calls.get_historical_features(
+                spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, ref
+            )
+        )
 
     def read(
         self,
@@ -209,6 +215,13 @@ class Client:
     ) -> tables.Table:
         """Reads the rows of a view's table, or of its quarantine, as they are at a ref."""
         return _run(self._calls.read(view, columns, quarantine, ref))
+
+    def sql(self, query: str, *, ref: str | None = None) -> tables.Table:
+        """Queries the feature views at a ref, which are the tables, by their names: one SELECT. What it gives can be a spine.
+
+        Raises `InvalidArgument` for what does not parse, names what is not there or is no query.
+        """
+        return _run(self._calls.sql(query, ref))
 
     def branch(self, name: str, source: str = "") -> results.Branch:
         """Makes a branch at a ref, `main` by default; nothing is copied.
@@ -411,6 +424,7 @@ class Client:
         full_names: bool = False,
         at_least: str = "",
         timeout: float | None = None,
+        engine: Engine = "",
         ref: str | None = None,
     ) -> results.SavedDataset:
         """Joins features to a spine, as `get_historical_features` does, and saves the dataset, rows and all, under a name on the branch.
@@ -420,7 +434,7 @@ class Client:
         """
         return _run(
             self._calls.create_dataset(
-                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, ref
+                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
             )
         )
 

@@ -37,6 +37,7 @@ impl Scope {
             selection: Selection::from(manifest.selection.clone()),
             options: manifest.options,
             time_column: manifest.time_column.clone(),
+            engine: None,
             save_as: Some(wanted.save_as),
             splits: manifest.splits.as_ref().map(SplitSpec::from),
             author: wanted.author,

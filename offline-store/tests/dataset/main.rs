@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod splits;
+mod statistics;
+
 use std::sync::Arc;
 
 use anabranch_core::definition::DefinitionDigest;
@@ -59,7 +62,7 @@ fn every_type() -> RecordBatch {
 
 #[test]
 fn the_digest_is_as_recorded() {
-    let golden = include_str!("golden/content_digest_v1.txt").trim();
+    let golden = include_str!("../golden/content_digest_v1.txt").trim();
     assert_eq!(digest(&every_type()).unwrap().to_string(), golden);
     assert_eq!(golden.parse::<ContentDigest>().unwrap().to_string(), golden);
 }
@@ -301,7 +304,7 @@ fn manifest_of_format_1() -> DatasetManifest {
 
 #[test]
 fn the_manifest_is_as_recorded() {
-    let golden = include_str!("golden/dataset_manifest_v2.json").trim_end();
+    let golden = include_str!("../golden/dataset_manifest_v2.json").trim_end();
     assert_eq!(String::from_utf8(manifest().to_bytes()).unwrap(), golden);
     assert_eq!(DatasetManifest::from_bytes(golden.as_bytes()).unwrap(), manifest());
     assert_eq!(DatasetManifest::path("training_2013").unwrap(), "datasets/training_2013");
@@ -309,14 +312,14 @@ fn the_manifest_is_as_recorded() {
 
 #[test]
 fn a_manifest_of_the_first_releases_is_read() {
-    let golden = include_str!("golden/dataset_manifest_v1.json").trim_end();
+    let golden = include_str!("../golden/dataset_manifest_v1.json").trim_end();
     assert_eq!(DatasetManifest::from_bytes(golden.as_bytes()).unwrap(), manifest_of_format_1());
     assert_eq!(manifest_of_format_1().differences(&manifest()), ["splits"]);
 }
 
 #[test]
 fn odd_manifests_are_refused_with_the_reason() {
-    let golden = include_str!("golden/dataset_manifest_v2.json");
+    let golden = include_str!("../golden/dataset_manifest_v2.json");
     let refuse = |from: &str, to: &str| {
         assert!(golden.contains(from), "{from}");
         DatasetManifest::from_bytes(golden.replacen(from, to, 1).as_bytes()).unwrap_err().to_string()

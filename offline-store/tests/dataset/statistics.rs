@@ -1,10 +1,13 @@
+//! What columns are like, and how far two of them lie apart.
+
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, Float32Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use anabranch_offline_store::dataset::statistics::{Distance, FINENESS, distance};
+use anabranch_offline_store::dataset::{Cell, ColumnStatistics, DatasetColumn, statistics};
+use arrow::array::{ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-use super::*;
+use serde_json::Value as Json;
 
 fn of(data_type: &str, array: ArrayRef) -> ColumnStatistics {
     let columns = [DatasetColumn { name: "x".to_owned(), data_type: data_type.parse().unwrap() }];

@@ -1,9 +1,10 @@
+//! Which split a row is in, as it was recorded, as it was asked for, and whatever the width of its key.
+
 use std::sync::Arc;
 
-use arrow::array::{Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use anabranch_offline_store::dataset::{DatasetError, Split, SplitRule, SplitSpec, Splits};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use proptest::prelude::*;
-
-use super::*;
 
 fn spec(text: &str) -> Result<SplitSpec, DatasetError> {
     SplitSpec::parse(text, Vec::new(), 0)
@@ -48,7 +49,7 @@ fn what_cannot_be_a_split_is_refused_with_the_reason() {
 fn a_row_is_in_the_split_that_was_recorded_for_ever() {
     let splits = rule("train=0.7,valid=0.1,test=0.2", 0).assign(&keys(0..24)).unwrap();
     let text: String = splits.iter().map(|split| char::from(b'0' + *split as u8)).collect();
-    assert_eq!(text, include_str!("../../../tests/golden/splits_v1.txt").trim());
+    assert_eq!(text, include_str!("../golden/splits_v1.txt").trim());
     assert_ne!(rule("train=0.7,valid=0.1,test=0.2", 1).assign(&keys(0..24)).unwrap(), splits);
 }
 
@@ -77,7 +78,7 @@ fn a_time_on_the_boundary_is_in_the_later_split() {
 proptest! {
     #[test]
     fn splits_read_as_they_are_written(shares in proptest::collection::vec(1_u32..200_000, 1..5), seed: u64) {
-        let last = MILLION - shares.iter().sum::<u32>();
+        let last = 1_000_000 - shares.iter().sum::<u32>();
         let shares: Vec<u32> = shares.into_iter().chain([last]).collect();
         let parts: Vec<_> = (0..shares.len()).map(|place| Split { name: format!("s{place}"), rows: 3 }).collect();
         let splits = Splits { rule: SplitRule::Hash { columns: vec!["k".to_owned()], seed, shares }, parts };
