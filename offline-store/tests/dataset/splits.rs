@@ -34,7 +34,7 @@ fn what_cannot_be_a_split_is_refused_with_the_reason() {
         ("train<noon,test", "noon"),
         ("train<2026-02-01,valid<2026-01-01,test", "does not come after"),
         ("train<2026-01-01,test<2026-02-01", "takes the rest"),
-        ("", "at least two"),
+        ("", "it is empty"),
     ] {
         let error = spec(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text}: {error}");

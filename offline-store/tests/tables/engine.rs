@@ -39,8 +39,8 @@ async fn number(engine: &Engine, world: &World, commit: CommitId, sql: &str) -> 
 async fn clicks() -> (World, [CommitId; 2]) {
     let world = World::memory().await;
     world.create(&crate::support::layout(anabranch_core::definition::Partition::None)).await;
-    let first = world.append("main", batch(1, 0..5)).await.commit;
-    let second = world.append("main", batch(1, 5..10)).await.commit;
+    let first = world.append("main", batch(1, 0..5)).await.committed.commit;
+    let second = world.append("main", batch(1, 5..10)).await.committed.commit;
     (world, [first, second])
 }
 
@@ -191,7 +191,7 @@ proptest! {
             let spent: Vec<_> = (0..40).map(|n| spent(n)).collect();
             let table = TableRows { table: TableName::features("spend"), batches: vec![batch_of(&layout.table_columns(), &spent)], intervals: Vec::new() };
             let append = Append { tables: vec![table], ..clicks_append(batch(1, 0..0)) };
-            let commit = world.store.append("main", append).await.unwrap().commit;
+            let commit = world.store.append("main", append).await.unwrap().committed.commit;
             let options = JoinOptions { knowledge: if any { Knowledge::Any } else { Knowledge::Spine }, strict, full_names: false };
             let (selection, definitions) = (Selection::Features(vec!["clicks".into(), "spend".into()]), Arc::new(definitions()));
             let plan = Arc::new(JoinPlan::new(spine(&rows, batch_rows), &selection, &definitions, options).unwrap());
