@@ -36,13 +36,13 @@ impl TestServer {
         DatasetsClient::new(self.channel.clone())
     }
 
-    async fn get(&self, command_: Command) -> Result<RecordBatch, Status> {
-        let messages = self.flight().do_get(Ticket { ticket: command(command_).into() }).await?.into_inner();
+    async fn fetched(&self, wanted: Command) -> Result<RecordBatch, Status> {
+        let messages = self.flight().do_get(Ticket { ticket: command(wanted).into() }).await?.into_inner();
         Ok(decoded(messages.try_collect().await?).await)
     }
 
     async fn dataset(&self, name: &str, split: &str) -> Result<RecordBatch, Status> {
-        self.get(Command::Dataset(v1::DatasetCommand { name: name.into(), split: split.into(), ..v1::DatasetCommand::default() })).await
+        self.fetched(Command::Dataset(v1::DatasetCommand { name: name.into(), split: split.into(), ..v1::DatasetCommand::default() })).await
     }
 
     async fn create(&self, command: v1::HistoricalCommand) -> Result<Json, Status> {
@@ -56,7 +56,7 @@ impl TestServer {
         Ok(serde_json::from_str::<Json>(&reply.into_inner().manifest).unwrap()["spec"].take())
     }
 
-    async fn head(&self) -> Json {
+    async fn main_head(&self) -> Json {
         self.http("GET", "/v1/branches/show?name=main", "").await.1["commit"].take()
     }
 }
@@ -74,23 +74,23 @@ async fn the_rows_of_a_saved_dataset_are_what_was_joined_whatever_came_later() {
     let stored = server.dataset("train", "").await.unwrap();
     assert_eq!(floats(&stored, "temp"), floats(&joined, "temp"));
     let some = v1::DatasetCommand { name: "train".into(), columns: vec!["wind".into(), "origin".into()], ..v1::DatasetCommand::default() };
-    let some = server.get(Command::Dataset(some)).await.unwrap();
+    let some = server.fetched(Command::Dataset(some)).await.unwrap();
     assert_eq!((some.num_columns(), floats(&some, "wind")), (2, floats(&joined, "wind")));
     for (name, split, said) in [("trian", "", "trian"), ("train", "test", "it has none")] {
         let error = server.dataset(name, split).await.unwrap_err();
         assert!(kind(&error) == "not_found" && error.message().contains(said), "{error}");
     }
     let odd = v1::DatasetCommand { name: "train".into(), columns: vec!["gust".into()], ..v1::DatasetCommand::default() };
-    assert!(server.get(Command::Dataset(odd)).await.unwrap_err().message().contains("there are origin, event_timestamp, temp, wind"));
+    assert!(server.fetched(Command::Dataset(odd)).await.unwrap_err().message().contains("there are origin, event_timestamp, temp, wind"));
 }
 
 #[tokio::test]
 async fn a_name_is_for_ever_and_the_same_again_makes_no_commit() {
     let server = server().await;
     server.historical(saved_as("train"), spine(&["JFK"], &[1])).await.unwrap();
-    let head = server.head().await;
+    let head = server.main_head().await;
     let (_, again) = server.historical(saved_as("train"), spine(&["JFK"], &[1])).await.unwrap();
-    assert_eq!((again["manifest"]["spec"]["name"].as_str(), server.head().await), (Some("train"), head.clone()));
+    assert_eq!((again["manifest"]["spec"]["name"].as_str(), server.main_head().await), (Some("train"), head.clone()));
     for (command, rows, differs) in [
         (saved_as("train"), spine(&["JFK"], &[3]), "content, spine"),
         (v1::HistoricalCommand { strict: true, ..saved_as("train") }, spine(&["JFK"], &[1]), "another options"),
@@ -99,7 +99,7 @@ async fn a_name_is_for_ever_and_the_same_again_makes_no_commit() {
         let error = server.historical(command, rows).await.unwrap_err();
         assert!(kind(&error) == "conflict" && error.message().contains(differs) && error.message().contains("\"train\""), "{error}");
     }
-    assert_eq!(server.head().await, head);
+    assert_eq!(server.main_head().await, head);
     let (_, other) = server.historical(saved_as("also"), spine(&["JFK"], &[1])).await.unwrap();
     let (_, listed) = server.http("GET", "/v1/objects?prefix=dataset-rows/", "").await;
     assert_eq!(other["manifest"]["spec"]["parts"], again["manifest"]["spec"]["parts"], "parts are shared");
@@ -136,7 +136,7 @@ async fn splits_are_counted_and_fetched_one_by_one() {
 async fn every_event_of_a_view_is_a_spine() {
     let server = server().await;
     let command = v1::HistoricalCommand { spine: events(), ..historical(&["weather"]) };
-    let rows = server.get(Command::Historical(command.clone())).await.unwrap();
+    let rows = server.fetched(Command::Historical(command.clone())).await.unwrap();
     assert_eq!(floats(&rows, "temp"), [Some(0.0), Some(5.0), Some(2.0)]);
     let strict = v1::HistoricalCommand { strict: true, save_as: "lagged".into(), ..command.clone() };
     let spec = server.create(strict).await.unwrap();
@@ -148,7 +148,7 @@ async fn every_event_of_a_view_is_a_spine() {
     assert_eq!(server.http("GET", "/v1/datasets/show?name=posted", "").await.1, posted);
     assert_eq!(server.http("GET", "/v1/datasets", "").await.1["datasets"].as_array().unwrap().len(), 2);
     let unknown = v1::HistoricalCommand { spine: Some(v1::DatasetSpine { source: Some(Source::Events("wether".into())) }), ..command.clone() };
-    assert!(server.get(Command::Historical(unknown)).await.unwrap_err().message().contains("wether"));
+    assert!(server.fetched(Command::Historical(unknown)).await.unwrap_err().message().contains("wether"));
     assert_eq!(kind(&server.create(command).await.unwrap_err()), "invalid_argument");
     let both = v1::HistoricalCommand { spine: events(), ..saved_as("x") };
     assert!(server.historical(both, spine(&["JFK"], &[1])).await.unwrap_err().message().contains("the server makes it"));
