@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve};
+use crate::commands::{dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, sql};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Status,
     /// Look up the latest values of features
     GetOnline(online::GetOnline),
+    /// Query the feature views at a ref with SQL
+    Sql(sql::Sql),
     /// Build point-in-time datasets, and list those that were saved
     Dataset(dataset::Dataset),
     /// List, create, show, rename, protect and delete branches
@@ -107,6 +109,8 @@ pub(crate) enum Command {
     Import(maintenance::Import),
     /// Show or set how long a branch keeps the content of its commits
     History(maintenance::History),
+    /// Run the scheduler or an executor of a cluster that does joins
+    Engine(engine::Engine),
 }
 
 #[cfg(test)]

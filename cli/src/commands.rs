@@ -2,6 +2,7 @@
 
 pub(crate) mod dataset;
 pub(crate) mod definitions;
+pub(crate) mod engine;
 pub(crate) mod history;
 pub(crate) mod ingest;
 pub(crate) mod maintenance;
@@ -12,6 +13,7 @@ pub(crate) mod quarantine;
 pub(crate) mod refs;
 pub(crate) mod rows;
 pub(crate) mod serve;
+pub(crate) mod sql;
 
 use anabranch_client::Client;
 
@@ -22,7 +24,7 @@ use crate::output::Output;
 /// Runs a command over a client.
 pub(crate) async fn execute(command: Command, client: &Client, output: &mut Output) -> Result<(), Error> {
     match command {
-        Command::Serve(_) => Err(Error::Usage("serve needs no server".to_owned())),
+        Command::Serve(_) | Command::Engine(_) => Err(Error::Usage("this needs no server".to_owned())),
         Command::Plan(plan) => definitions::plan(client, plan, output).await,
         Command::Apply(apply) => definitions::apply(client, apply, output).await,
         Command::Definitions(list) => definitions::list(client, list, output).await,
@@ -33,6 +35,7 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Flush => rows::flush(client, output).await,
         Command::Status => rows::status(client, output).await,
         Command::GetOnline(lookup) => online::get_online(client, lookup, output).await,
+        Command::Sql(sql) => sql::sql(client, sql, output).await,
         Command::Dataset(dataset) => dataset::dataset(client, dataset, output).await,
         Command::Branch(branch) => refs::branch(client, branch, output).await,
         Command::Reflog(reflog) => refs::reflog(client, reflog, output).await,

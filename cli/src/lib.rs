@@ -52,6 +52,9 @@ fn execute(cli: Cli, launcher: Launcher, output: &mut Output) -> Result<(), Erro
         if let Command::Serve(serve) = command {
             return commands::serve::serve(&global, serve, output).await;
         }
+        if let Command::Engine(engine) = command {
+            return commands::engine::engine(&global, engine).await;
+        }
         let Some(command) = commands::maintenance::execute(&global, command, output).await? else { return Ok(()) };
         let client = connect::connect(&global, &launcher).await?;
         commands::execute(command, &client, output).await

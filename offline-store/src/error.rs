@@ -84,12 +84,49 @@ pub enum Error {
     /// A value, type or name is wrong.
     #[error(transparent)]
     Core(#[from] anabranch_core::Error),
+    /// Rows are no dataset, or a dataset has no such rows.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::DatasetError),
     /// Iceberg's metadata code refused or failed.
     #[error("iceberg: {}", .0.message())]
     Iceberg(#[source] Box<iceberg::Error>),
     /// Arrow refused what was put together here.
     #[error("arrow failed")]
     Arrow(#[from] arrow::error::ArrowError),
+    /// A query does not parse, names what is not there, does what no query may, or fails on a value.
+    #[error("the query cannot be run: {reason}")]
+    Query {
+        /// Why, with the place.
+        reason: String,
+    },
+    /// Work needs more memory than it may use, and cannot spill.
+    #[error("the memory limit is reached: {reason}")]
+    Limit {
+        /// Who asked for how much.
+        reason: String,
+    },
+    /// A cluster cannot be reached, or gives no answer.
+    #[error("the cluster of the scheduler at {scheduler} cannot be used: {reason}")]
+    Cluster {
+        /// Host and port.
+        scheduler: String,
+        /// What happened.
+        reason: String,
+    },
+    /// An executor of a cluster refused its part of a join.
+    #[error("on the cluster: {reason}")]
+    Remote {
+        /// The kind of what happened there.
+        kind: ErrorKind,
+        /// What happened.
+        reason: String,
+    },
+    /// A join cannot be done.
+    #[error(transparent)]
+    Join(Box<crate::join::JoinError>),
+    /// DataFusion broke a promise of its own.
+    #[error("datafusion failed")]
+    Engine(#[source] Box<datafusion::common::DataFusionError>),
     /// A task of ours was cancelled, because the runtime is ending.
     #[error("the runtime is shutting down")]
     Closing,
@@ -99,15 +136,18 @@ impl Kinded for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NoTable(_) => ErrorKind::NotFound,
-            Self::Rows { .. } | Self::Invalid { .. } | Self::Unsupported(_) => ErrorKind::InvalidArgument,
+            Self::Rows { .. } | Self::Invalid { .. } | Self::Unsupported(_) | Self::Query { .. } => ErrorKind::InvalidArgument,
             Self::Schema { .. } | Self::ReadOnly(_) => ErrorKind::FailedPrecondition,
             Self::Contended { .. } => ErrorKind::Conflict,
-            Self::Full { .. } => ErrorKind::Exhausted,
-            Self::Unavailable { .. } | Self::Closing => ErrorKind::Unavailable,
+            Self::Full { .. } | Self::Limit { .. } => ErrorKind::Exhausted,
+            Self::Unavailable { .. } | Self::Cluster { .. } | Self::Closing => ErrorKind::Unavailable,
+            Self::Remote { kind, .. } => *kind,
+            Self::Join(error) => error.kind(),
             Self::Versioning(error) => error.kind(),
             Self::Core(error) => error.kind(),
+            Self::Dataset(error) => error.kind(),
             Self::Iceberg(error) => iceberg_kind(error.kind()),
-            Self::Corrupt { .. } | Self::Arrow(_) => ErrorKind::Internal,
+            Self::Corrupt { .. } | Self::Arrow(_) | Self::Engine(_) => ErrorKind::Internal,
         }
     }
 }
@@ -121,6 +161,12 @@ const fn iceberg_kind(kind: iceberg::ErrorKind) -> ErrorKind {
         iceberg::ErrorKind::FeatureUnsupported => ErrorKind::InvalidArgument,
         iceberg::ErrorKind::PreconditionFailed => ErrorKind::FailedPrecondition,
         _ => ErrorKind::Internal,
+    }
+}
+
+impl From<crate::join::JoinError> for Error {
+    fn from(error: crate::join::JoinError) -> Self {
+        Self::Join(Box::new(error))
     }
 }
 

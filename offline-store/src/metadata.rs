@@ -71,6 +71,12 @@ impl TableState {
     pub(crate) fn metadata(&self) -> &TableMetadata {
         &self.definition.metadata
     }
+
+    /// The column of event times: the one that rows are sorted by last.
+    pub(crate) fn event_column(&self) -> Option<&str> {
+        let id = self.metadata().default_sort_order().fields.last()?.source_id;
+        self.fields().iter().find(|field| field.id == id).map(|field| field.name.as_str())
+    }
 }
 
 /// The path in the object store below which a table's data files lie.

@@ -22,7 +22,8 @@ mod versions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anabranch_core::{Clock, Timestamp};
+use anabranch_core::{Clock, Ids, RandomIds, Timestamp};
+use anabranch_offline_store::engine::{ClusterOptions, Engine, EngineOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Action, Authorizer, Caller, Verb};
@@ -33,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 
 pub(crate) use changes::ApplyRequest;
-pub(crate) use datasets::DatasetRequest;
+pub(crate) use datasets::{Dataset, DatasetRequest, RefreshRequest, SpineRows};
 pub(crate) use definitions::{Planned, Proposal};
 pub(crate) use history::{DiffLine, DiffReport, DiffRequest, KindCount, LogRequest};
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
@@ -61,6 +62,7 @@ pub struct App {
     started: Timestamp,
     metrics: Metrics,
     sessions: Sessions,
+    engine: Arc<Engine>,
     closing: CancellationToken,
 }
 
@@ -84,7 +86,8 @@ impl App {
         }
         let started = clock.now();
         let (metrics, sessions) = (Metrics::default(), Sessions::default());
-        Ok(Arc::new(Self { config, folder, authorizer, repositories, clock, started, metrics, sessions, closing }))
+        let engine = engine(&config, &folder)?;
+        Ok(Arc::new(Self { config, folder, authorizer, repositories, clock, started, metrics, sessions, engine, closing }))
     }
 
     /// Lets a caller in to do something in a repository, or says why not.
@@ -141,6 +144,11 @@ impl App {
         &self.sessions
     }
 
+    /// What runs joins and queries.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Cancelled when the server begins to shut down.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
@@ -152,6 +160,19 @@ impl App {
             repo.close().await;
         }
     }
+}
+
+/// The engine, which spills and hands over spines in the folder for what is under way.
+fn engine(config: &Config, folder: &DataFolder) -> Result<Arc<Engine>> {
+    let cluster = (!config.engine.scheduler.is_empty()).then(|| ClusterOptions {
+        scheduler: config.engine.scheduler.clone(),
+        exchange_folder: folder.tmp().join("exchange"),
+        partitions: config.engine.partitions,
+    });
+    let memory_bytes = Some(usize::try_from(config.engine.memory_bytes).unwrap_or(usize::MAX));
+    let options = EngineOptions { memory_bytes, spill_folder: folder.tmp().join("spill"), cluster };
+    let ids: Arc<dyn Ids> = Arc::new(RandomIds::from_os());
+    Ok(Engine::new(&options, &ids)?)
 }
 
 impl Scope {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anabranch_core::Span;
+use anabranch_offline_store::engine::EngineKind;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// The online store.
     pub online: OnlineConfig,
+    /// Where joins and queries run.
+    pub engine: EngineConfig,
     /// What one request may carry.
     pub limits: LimitsConfig,
     /// What is logged, and how.
@@ -100,6 +103,20 @@ pub struct OnlineConfig {
     pub memory_bytes: u64,
 }
 
+/// Where joins and queries run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Where a join runs that does not say.
+    pub kind: EngineKind,
+    /// How much memory queries and joins may use together in this process.
+    pub memory_bytes: u64,
+    /// Host and port of the scheduler of a cluster; empty where there is none.
+    pub scheduler: String,
+    /// Into how many parts a spine is cut for the cluster.
+    pub partitions: usize,
+}
+
 /// What one request may carry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +171,7 @@ impl Default for Config {
             metadata: MetadataConfig::default(),
             ingest: IngestConfig::default(),
             online: OnlineConfig::default(),
+            engine: EngineConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
             private: PrivateConfig::default(),
@@ -176,6 +194,12 @@ impl Default for IngestConfig {
 impl Default for OnlineConfig {
     fn default() -> Self {
         Self { memory_bytes: 256 << 20 }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { kind: EngineKind::DataFusion, memory_bytes: 4 << 30, scheduler: String::new(), partitions: 16 }
     }
 }
 
@@ -251,6 +275,8 @@ impl Config {
             ("ingest.commit_bytes", self.ingest.commit_bytes as u64, 1),
             ("ingest.segment_bytes", self.ingest.segment_bytes, 1 << 16),
             ("online.memory_bytes", self.online.memory_bytes, 1 << 20),
+            ("engine.memory_bytes", self.engine.memory_bytes, 16 << 20),
+            ("engine.partitions", self.engine.partitions as u64, 1),
             ("limits.push_bytes", self.limits.push_bytes as u64, 1 << 10),
             ("limits.upload_bytes", self.limits.upload_bytes, 1 << 10),
             ("limits.spine_bytes", self.limits.spine_bytes, 1 << 10),
@@ -267,6 +293,13 @@ impl Config {
         }
         if !(Span::seconds(1)..=Span::seconds(300)).contains(&self.metadata.lease_ttl) {
             return refuse("metadata.lease_ttl", "is not between 1s and 5m");
+        }
+        let scheduler = &self.engine.scheduler;
+        if self.engine.kind == EngineKind::Ballista && scheduler.is_empty() {
+            return refuse("engine.scheduler", "is empty, and engine.kind is ballista: give the host and port of the scheduler");
+        }
+        if !scheduler.is_empty() && scheduler.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+            return refuse("engine.scheduler", &format!("is {scheduler:?}: write HOST:PORT"));
         }
         if self.ingest.commit_every <= Span::default() {
             return refuse("ingest.commit_every", "is zero: give a span such as 2s");
@@ -378,6 +411,9 @@ mod tests {
         assert!(said(Config::load(None, [], &env(&[("ingest.commit_every", "soon")]))).contains("soon"));
         let odd = said(Config::load(None, [], &env(&[("metadata.store", "mysql://ada:secret@h/db")])));
         assert!(odd.contains("metadata.store") && odd.contains("postgres://") && !odd.contains("secret"), "{odd}");
+        assert!(said(Config::load(None, [], &env(&[("engine.kind", "ballista")]))).contains("engine.scheduler"));
+        assert!(said(Config::load(None, [], &env(&[("engine.scheduler", "http://h")]))).contains("HOST:PORT"));
+        assert!(said(Config::load(None, [], &env(&[("engine.kind", "spark")]))).contains("spark"));
         assert!(said(Config::load(None, [], &env(&[("metadata.lease_ttl", "1h")]))).contains("metadata.lease_ttl"));
         assert!(said(Config::load(Some(&folder.path().join("none.toml")), [], &[])).contains("none.toml"));
     }

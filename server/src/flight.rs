@@ -5,10 +5,13 @@
 //! | `DoExchange` | historical | the spine | the dataset; its footer is the metadata of the last message |
 //! | `DoPut` | bulk | rows of a view | one result whose metadata is a `BulkReply` |
 //! | `DoGet` | read | – | rows of a view or of its quarantine |
+//! | `DoGet` | dataset | – | rows of a saved dataset, or of one of its splits |
+//! | `DoGet` | historical | – | the dataset of a spine that the server makes, with its footer |
+//! | `DoGet` | query | – | rows of a query over the feature views |
 //!
 //! The other methods of Flight do not exist here. A stream that breaks off or does not decode is refused as a whole.
 
-mod exchange;
+pub(crate) mod exchange;
 mod get;
 mod put;
 mod streams;

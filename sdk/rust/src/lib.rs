@@ -55,12 +55,12 @@ pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp, V
 pub use bulk::{BulkOptions, Ingested};
 pub use client::{Client, ClientConfig};
 pub use columns::data_type_of;
-pub use datasets::SavedDataset;
+pub use datasets::{DatasetQuery, SavedDataset};
 pub use definitions::{Applied, Changes, DefinitionList, Plan, RegisteredDefinition};
 pub use error::Error;
 pub use files::FileOptions;
 pub use flight::Reader;
-pub use historical::{Dataset, HistoricalQuery, ReadQuery, Table};
+pub use historical::{Dataset, HistoricalQuery, ReadQuery, ServerSpine, SplitQuery, Table};
 pub use history::{Commit, Diff, DiffQuery, Difference, FieldDifference, KindSummary, LogQuery, ShowQuery, Shown, StoredValue};
 pub use local::Launcher;
 pub use merging::{Conflict, Conflicts, MergeOptions, Merged, ReplayOptions, Replayed, Reset, ResetOptions, Strategy};

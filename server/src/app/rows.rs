@@ -38,6 +38,13 @@ impl Scope {
         Ok(Rows { schema, batches })
     }
 
+    /// The rows of a query over the feature views at the scope's ref.
+    pub(crate) async fn query(&self, sql: &str) -> Result<Rows> {
+        let commit = self.resolve().await?.commit;
+        let (schema, batches) = self.app.engine().query(commit, &self.repo.offline, sql).await?;
+        Ok(Rows { schema, batches })
+    }
+
     /// Rows that checks refused, at most `limit`, and how many there are; of one view, or of all.
     pub(crate) async fn quarantine(&self, view: &str, limit: u32) -> Result<(Vec<QuarantinedRow>, u64)> {
         let limit = if limit == 0 { DEFAULT_QUARANTINE } else { limit as usize };

@@ -58,6 +58,7 @@ from .results import (
     Shown,
     Tag,
 )
+from .spines import Events, Sql
 from .tables import Dataset, OnlineFeatures, Status, Table
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "Diff",
     "Difference",
     "Entity",
+    "Events",
     "Exhausted",
     "FailedPrecondition",
     "Failure",
@@ -107,6 +109,7 @@ __all__ = [
     "ServerInfo",
     "Shown",
     "Source",
+    "Sql",
     "Status",
     "Table",
     "Tag",

@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar, Union
+from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar, Union
 
 from . import _anabranch as native
-from . import results, rows, tables
+from . import results, rows, spines, tables
 from .definitions import Definition, FeatureService, FeatureView
 from .errors import InvalidArgument
 
@@ -24,6 +24,10 @@ Features = Union[str, FeatureService, Sequence[Union[str, FeatureView]]]
 """A service or its name, or a list of `view:feature` and `view`."""
 
 Knowledge = Union[str, _datetime.datetime]
+"""`spine`, `any` or a time."""
+
+Engine = Literal["", "datafusion", "ballista"]
+"""Where a join runs; empty for where the server's configuration says."""
 
 Time = Union[str, _datetime.datetime]
 """A time as `2026-11-20T12:00:00Z` or a bare date, or a `datetime`; UTC where it has no zone."""
@@ -131,7 +135,7 @@ class Calls:
 
     def get_historical_features(
         self,
-        spine: rows.RowsLike,
+        spine: spines.Spine,
         features: Features,
         time_column: str,
         knowledge: Knowledge,
@@ -140,24 +144,48 @@ class Calls:
         at_least: str,
         timeout: float | None,
         save_as: str,
+        engine: Engine,
         ref: str | None,
     ) -> Prepared[tables.Dataset]:
-        knowledge = _time(knowledge)
-        call = self._at(ref).get_historical_features(
-            *_selection(features),
-            rows.to_arrow(rows.with_times(spine, time_column)),
-            full_names=full_names,
-            time_column=time_column,
-            knowledge=knowledge,
-            strict=strict,
-            at_least=at_least,
-            timeout_ms=_milliseconds(timeout),
-            save_as=save_as,
-        )
+        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, "", (), 0)
+        call = self._at(ref).get_historical_features(spines.to_native(spine, time_column), join)
         return Prepared(call, lambda reply: tables.Dataset(*reply))
+
+    def create_dataset(
+        self,
+        name: str,
+        spine: spines.Spine,
+        features: Features,
+        splits: str,
+        split_by: Sequence[str],
+        split_seed: int,
+        time_column: str,
+        knowledge: Knowledge,
+        strict: bool,
+        full_names: bool,
+        at_least: str,
+        timeout: float | None,
+        engine: Engine,
+        ref: str | None,
+    ) -> Prepared[results.SavedDataset]:
+        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, name, engine, splits, split_by, split_seed)
+        call = self._at(ref).create_dataset(spines.to_native(spine, time_column), join)
+        return Prepared(call, lambda reply: results.SavedDataset(**reply))
+
+    def refresh_dataset(self, name: str, save_as: str, from_ref: str, ref: str | None) -> Prepared[results.SavedDataset]:
+        return Prepared(self._at(ref).refresh_dataset(name, save_as, from_ref), lambda reply: results.SavedDataset(**reply))
+
+    def diff_datasets(self, left: str, right: str, left_ref: str, right_ref: str, ref: str | None) -> Prepared[dict[str, Any]]:
+        return Prepared(self._at(ref).diff_datasets(left, right, left_ref, right_ref), lambda reply: reply)
+
+    def read_dataset(self, name: str, split: str, columns: Sequence[str], ref: str | None) -> Prepared[tables.Table]:
+        return Prepared(self._at(ref).read_dataset(name, split, list(columns)), tables.Table)
 
     def read(self, view: FeatureView | str, columns: Sequence[str], quarantine: bool, ref: str | None) -> Prepared[tables.Table]:
         return Prepared(self._at(ref).read(_name(view), list(columns), quarantine), tables.Table)
+
+    def sql(self, query: str, ref: str | None) -> Prepared[tables.Table]:
+        return Prepared(self._at(ref).sql(query), tables.Table)
 
     def branch(self, name: str, source: str) -> Prepared[results.Branch]:
         return Prepared(self.client.create_branch(name, source), results._branch)
@@ -382,3 +410,35 @@ class _Closed:
 
 
 CLOSED: Any = Calls(_Closed())  # type: ignore[arg-type]
+
+
+def _join(
+    features: Features,
+    time_column: str,
+    knowledge: Knowledge,
+    strict: bool,
+    full_names: bool,
+    at_least: str,
+    timeout: float | None,
+    save_as: str,
+    engine: Engine,
+    splits: str,
+    split_by: Sequence[str],
+    split_seed: int,
+) -> dict[str, Any]:
+    names, service = _selection(features)
+    return {
+        "features": names,
+        "service": service,
+        "full_names": full_names,
+        "time_column": time_column,
+        "knowledge": _time(knowledge),
+        "strict": strict,
+        "at_least": at_least,
+        "timeout_ms": _milliseconds(timeout),
+        "save_as": save_as,
+        "engine": engine,
+        "splits": splits,
+        "split_by": list(split_by),
+        "split_seed": split_seed,
+    }

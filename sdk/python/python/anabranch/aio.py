@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
+from .spines import Spine
 
 T = TypeVar("T")
 
@@ -149,7 +150,7 @@ class Client:
 
     async def get_historical_features(
         self,
-        spine: RowsLike,
+        spine: Spine,
         features: Features,
         *,
         time_column: str = "event_timestamp",
@@ -159,10 +160,15 @@ class Client:
         at_least: str = "",
         timeout: float | None = None,
         save_as: str = "",
+        engine: Engine = "",
         ref: str | None = None,
     ) -> tables.Dataset:
         """See `anabranch.Client.get_historical_features`."""
-        return await _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+        return await _run(
+            self._calls.get_historical_features(
+                spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, ref
+            )
+        )
 
     async def read(
         self,
@@ -174,6 +180,10 @@ class Client:
     ) -> tables.Table:
         """See `anabranch.Client.read`."""
         return await _run(self._calls.read(view, columns, quarantine, ref))
+
+    async def sql(self, query: str, *, ref: str | None = None) -> tables.Table:
+        """See `anabranch.Client.sql`."""
+        return await _run(self._calls.sql(query, ref))
 
     async def branch(self, name: str, source: str = "") -> results.Branch:
         """See `anabranch.Client.branch`."""
@@ -320,6 +330,43 @@ class Client:
     async def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
         """See `anabranch.Client.dataset`."""
         return await _run(self._calls.dataset(name, ref))
+
+    async def create_dataset(
+        self,
+        name: str,
+        spine: Spine,
+        features: Features,
+        *,
+        splits: str = "",
+        split_by: Sequence[str] = (),
+        split_seed: int = 0,
+        time_column: str = "event_timestamp",
+        knowledge: Knowledge = "spine",
+        strict: bool = False,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        engine: Engine = "",
+        ref: str | None = None,
+    ) -> results.SavedDataset:
+        """See `anabranch.Client.create_dataset`."""
+        return await _run(
+            self._calls.create_dataset(
+                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
+            )
+        )
+
+    async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> results.SavedDataset:
+        """See `anabranch.Client.refresh_dataset`."""
+        return await _run(self._calls.refresh_dataset(name, save_as, from_ref, ref))
+
+    async def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
+        """See `anabranch.Client.diff_datasets`."""
+        return await _run(self._calls.diff_datasets(left, right, left_ref, right_ref, ref))
+
+    async def read_dataset(self, name: str, *, split: str = "", columns: Sequence[str] = (), ref: str | None = None) -> tables.Table:
+        """See `anabranch.Client.read_dataset`."""
+        return await _run(self._calls.read_dataset(name, split, columns, ref))
 
     async def put_object(
         self,

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
-from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
 from .definitions import FeatureView
 from .rows import RowsLike
+from .spines import Spine
 
 T = TypeVar("T")
 
@@ -177,7 +178,7 @@ class Client:
 
     def get_historical_features(
         self,
-        spine: RowsLike,
+        spine: Spine,
         features: Features,
         *,
         time_column: str = "event_timestamp",
@@ -187,16 +188,22 @@ class Client:
         at_least: str = "",
         timeout: float | None = None,
         save_as: str = "",
+        engine: Engine = "",
         ref: str | None = None,
     ) -> tables.Dataset:
         """Joins features to the rows of a spine, each as they were known at the row's own time.
 
         The spine has the key columns and a time column; all its columns and rows come back in their order, then the features. `knowledge` says what
         counts as known: what was known at the row's time (`spine`), everything (`any`), or what was known at one time for all rows. With `strict`
-        only what was true before the row's time counts, not what became true at it. `save_as` keeps what it takes to make the dataset again, under a
-        name, on the branch. The same ref and spine give the same `content_digest`.
+        only what was true before the row's time counts, not what became true at it. `save_as` saves the dataset, rows and all, under a name on
+        the branch. The spine may be `Events(view)` or `Sql(query)`, which the server makes. `engine` says where the join runs: in the server
+        (`datafusion`) or on its cluster (`ballista`). The same ref and spine give the same `content_digest`, wherever.
         """
-        return _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
+        return _run(
+            self._calls.get_historical_features(
+                spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, engine, ref
+            )
+        )
 
     def read(
         self,
@@ -208,6 +215,13 @@ class Client:
     ) -> tables.Table:
         """Reads the rows of a view's table, or of its quarantine, as they are at a ref."""
         return _run(self._calls.read(view, columns, quarantine, ref))
+
+    def sql(self, query: str, *, ref: str | None = None) -> tables.Table:
+        """Queries the feature views at a ref, which are the tables, by their names: one SELECT. What it gives can be a spine.
+
+        Raises `InvalidArgument` for what does not parse, names what is not there or is no query.
+        """
+        return _run(self._calls.sql(query, ref))
 
     def branch(self, name: str, source: str = "") -> results.Branch:
         """Makes a branch at a ref, `main` by default; nothing is copied.
@@ -392,8 +406,49 @@ class Client:
         return _run(self._calls.datasets(ref))
 
     def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
-        """One saved dataset."""
+        """What a saved dataset is."""
         return _run(self._calls.dataset(name, ref))
+
+    def create_dataset(
+        self,
+        name: str,
+        spine: Spine,
+        features: Features,
+        *,
+        splits: str = "",
+        split_by: Sequence[str] = (),
+        split_seed: int = 0,
+        time_column: str = "event_timestamp",
+        knowledge: Knowledge = "spine",
+        strict: bool = False,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        engine: Engine = "",
+        ref: str | None = None,
+    ) -> results.SavedDataset:
+        """Joins features to a spine, as `get_historical_features` does, and saves the dataset, rows and all, under a name on the branch.
+
+        A name is for ever: another dataset under a taken name raises `Conflict`, the same one is fine. `splits` is `train=0.8,test=0.2` (by a hash of
+        the columns `split_by`, by default the join keys) or `train<2026-01-01,test` (by time). The spine may be `Events(view)` or `Sql(query)`.
+        """
+        return _run(
+            self._calls.create_dataset(
+                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
+            )
+        )
+
+    def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> results.SavedDataset:
+        """Saves a dataset as it is at the head of the branch, under a name of its own; only rows that can have changed are joined again."""
+        return _run(self._calls.refresh_dataset(name, save_as, from_ref, ref))
+
+    def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
+        """What differs between two saved datasets: the request, the definitions, the data, and how far each column's values moved."""
+        return _run(self._calls.diff_datasets(left, right, left_ref, right_ref, ref))
+
+    def read_dataset(self, name: str, *, split: str = "", columns: Sequence[str] = (), ref: str | None = None) -> tables.Table:
+        """The rows of a saved dataset, or of one of its splits, in their order."""
+        return _run(self._calls.read_dataset(name, split, columns, ref))
 
     def put_object(
         self,

@@ -1,0 +1,263 @@
+//! Joins on a Ballista cluster.
+//!
+//! ```text
+//! cut the spine ─► parts into the exchange folder ─► submit ─► wait ─► fetch the partitions, merged by row number ─► clean up
+//!                                                     ▲                    │ an executor is gone, with its results
+//!                                                     └────────────────────┘ again, at most so many times
+//! ```
+//!
+//! The scheduler restarts what an executor leaves unfinished when it is lost; what was finished and is lost before it was fetched makes the whole join
+//! run again. Every run gives the same rows, so nobody sees which one it was.
+//!
+//! All this happens in a task of its own that ends when its caller lets go: the job is then cancelled at the scheduler, and in every case its results
+//! are removed from the executors and the parts from the exchange folder. A server that dies leaves parts behind, in a folder that its next start
+//! empties, and a job that its executors finish for nobody and whose results the scheduler removes after [`RESULTS_KEPT_SECONDS`].
+//!
+//! [`RESULTS_KEPT_SECONDS`]: super::process::RESULTS_KEPT_SECONDS
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::Ids;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::writer::StreamWriter;
+use ballista_core::client::BallistaClient;
+use ballista_core::serde::protobuf::execute_query_params::Query;
+use ballista_core::serde::protobuf::execute_query_result::Result as Submitted;
+use ballista_core::serde::protobuf::job_status::Status;
+use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
+use ballista_core::serde::protobuf::{
+    CancelJobParams, CleanJobDataParams, ExecuteQueryParams, GetJobStatusParams, PartitionLocation, RemoveSessionParams,
+};
+use ballista_core::utils::{GrpcClientConfig, create_grpc_client_connection};
+use datafusion::common::DataFusionError;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion_proto::logical_plan::AsLogicalPlan as _;
+use datafusion_proto::protobuf::LogicalPlanNode;
+use futures::TryFutureExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::codec::{EngineCodec, JoinTable};
+use super::error::of_query;
+use super::parts::Parts;
+use super::process::MESSAGE_BYTES;
+use super::work::{JoinWork, open, unspelled};
+use crate::{Error, Result};
+
+/// How often a join runs anew after results were lost.
+const RUNS: usize = 4;
+/// How often the scheduler is asked how a job goes.
+const ASK_EVERY: Duration = Duration::from_millis(25);
+/// How long the scheduler may take to answer.
+const ANSWER_WITHIN_SECONDS: u64 = 20;
+/// How often, and how far apart, an executor is asked for its results.
+const FETCHES: u8 = 2;
+const FETCH_AGAIN_AFTER_MS: u64 = 200;
+/// How long an executor may be silent while its results are fetched.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How many partitions are fetched at a time.
+const FETCHED_AT_ONCE: usize = 4;
+
+type Partitions = Vec<Vec<RecordBatch>>;
+type Answer = oneshot::Sender<Result<Partitions>>;
+
+/// A cluster, and the folder that it shares with this process.
+#[derive(Debug, Clone)]
+pub(super) struct Cluster {
+    /// Host and port of the scheduler.
+    pub(super) scheduler: String,
+    /// The folder's location.
+    pub(super) exchange: String,
+    pub(super) ids: Arc<dyn Ids>,
+}
+
+impl Cluster {
+    /// Joins the parts of a spine: the answer by partitions, each in the order of its row numbers.
+    pub(super) async fn join(&self, work: JoinWork, parts: Parts) -> Result<Partitions> {
+        let (sender, receiver) = oneshot::channel();
+        let this = self.clone();
+        tokio::spawn(async move { this.run(work, parts, sender).await });
+        receiver.await.map_err(|_| Error::Closing)?
+    }
+
+    /// Does it all and gives the answer to whoever still waits for it.
+    async fn run(self, work: JoinWork, parts: Parts, mut answer: Answer) {
+        let folder = Uuid::from_u128(self.ids.random()).simple().to_string();
+        let joined = tokio::select! {
+            biased;
+            () = answer.closed() => Err(Error::Closing),
+            stored = self.store(&folder, &parts) => match stored {
+                Ok(files) => self.attempts(work, &parts, files, &folder, &mut answer).await,
+                Err(error) => Err(error),
+            },
+        };
+        self.remove(&folder).await;
+        // Whoever has gone wants no answer.
+        let _ = answer.send(joined);
+    }
+
+    async fn attempts(&self, work: JoinWork, parts: &Parts, files: Vec<String>, session: &str, answer: &mut Answer) -> Result<Partitions> {
+        let plan = plan(JoinTable::new(work, Arc::clone(&parts.schema), self.exchange.clone(), files)?).map_err(of_query)?;
+        // The limit is for each call; a join may take hours.
+        let config =
+            GrpcClientConfig { connect_timeout_seconds: ANSWER_WITHIN_SECONDS, timeout_seconds: ANSWER_WITHIN_SECONDS, ..Default::default() };
+        let connection = create_grpc_client_connection(format!("http://{}", self.scheduler), &config).await;
+        let client = SchedulerGrpcClient::new(connection.map_err(|error| self.unreachable(&error))?)
+            .max_encoding_message_size(MESSAGE_BYTES as usize)
+            .max_decoding_message_size(MESSAGE_BYTES as usize);
+        // Functions cannot name the client's type, which is of a crate that only faces know.
+        macro_rules! ask {
+            ($call:ident, $request:expr) => {
+                client.clone().$call($request).await.map(|answer| answer.into_inner()).map_err(|status| self.unreachable(&status))
+            };
+        }
+        let mut last = Error::Closing;
+        for _ in 0..RUNS {
+            let query = Some(Query::LogicalPlan(plan.clone()));
+            let submit = ExecuteQueryParams { session_id: session.to_owned(), settings: Vec::new(), operation_id: session.to_owned(), query };
+            let job = match ask!(execute_query, submit)?.result {
+                Some(Submitted::Success(success)) => success.job_id,
+                other => return Err(self.refused(&format!("{other:?}"))),
+            };
+            let located = async {
+                loop {
+                    match ask!(get_job_status, GetJobStatusParams { job_id: job.clone() })?.status.and_then(|status| status.status) {
+                        Some(Status::Successful(done)) => return Ok(done.partition_location),
+                        Some(Status::Failed(failed)) => return Err(self.failed(&failed.error)),
+                        Some(Status::Queued(_) | Status::Running(_)) | None => tokio::time::sleep(ASK_EVERY).await,
+                    }
+                }
+            };
+            let done = tokio::select! {
+                biased;
+                () = answer.closed() => {
+                    let _ = ask!(cancel_job, CancelJobParams { job_id: job.clone() });
+                    Err(Lost::Caller)
+                }
+                done = located.map_err(Lost::Not).and_then(|places| fetch(places, parts.rows).map_err(Lost::Results)) => done,
+            };
+            // What cannot be said now, the scheduler does by itself later.
+            let _ = ask!(clean_job_data, CleanJobDataParams { job_id: job });
+            let _ = ask!(remove_session, RemoveSessionParams { session_id: session.to_owned() });
+            match done {
+                Ok(joined) => return Ok(joined),
+                Err(Lost::Not(error)) => return Err(error),
+                Err(Lost::Caller) => return Err(Error::Closing),
+                Err(Lost::Results(error)) => last = self.refused(&error),
+            }
+        }
+        Err(last)
+    }
+
+    fn unreachable(&self, error: &dyn StdError) -> Error {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        self.refused(&reason)
+    }
+
+    fn refused(&self, reason: &str) -> Error {
+        Error::Cluster { scheduler: self.scheduler.clone(), reason: reason.to_owned() }
+    }
+
+    /// Why a job failed: what the join itself refused keeps its kind.
+    fn failed(&self, reason: &str) -> Error {
+        match unspelled(reason) {
+            Some((kind, reason)) => Error::Remote { kind, reason },
+            None => self.refused(reason),
+        }
+    }
+
+    async fn store(&self, folder: &str, parts: &Parts) -> Result<Vec<String>> {
+        let objects = open(&self.exchange)?;
+        let store = |(number, batches): (usize, &Vec<RecordBatch>)| {
+            let (objects, file) = (Arc::clone(&objects), format!("{folder}/{number}.arrow"));
+            let (schema, batches) = (Arc::clone(&parts.schema), batches.clone());
+            async move {
+                let bytes = tokio::task::spawn_blocking(move || stream_of(&schema, &batches)).await.map_err(|_| Error::Closing)??;
+                objects.put(&Path::from(file.as_str()), bytes.into()).await.map_err(|error| Error::objects("a part of a spine", error))?;
+                Ok(file)
+            }
+        };
+        let stored: Vec<_> = parts.parts.iter().enumerate().map(store).collect();
+        stream::iter(stored).buffered(2).try_collect().await
+    }
+
+    /// Removes the parts; what cannot be removed now is removed when the folder is emptied.
+    async fn remove(&self, folder: &str) {
+        let Ok(objects) = open(&self.exchange) else { return };
+        let files: Vec<_> = objects.list(Some(&Path::from(folder))).collect().await;
+        for file in files.into_iter().flatten() {
+            let _ = objects.delete(&file.location).await;
+        }
+        if let Some(root) = self.exchange.strip_prefix("file://") {
+            let _ = tokio::fs::remove_dir(std::path::Path::new(root).join(folder)).await;
+        }
+    }
+}
+
+fn stream_of(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, schema)?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.finish()?;
+    drop(writer);
+    Ok(bytes)
+}
+
+fn plan(table: JoinTable) -> Result<Vec<u8>, DataFusionError> {
+    let plan = LogicalPlanBuilder::scan("joined", provider_as_source(Arc::new(table)), None)?.build()?;
+    let mut bytes = Vec::new();
+    LogicalPlanNode::try_from_logical_plan(&plan, &EngineCodec::default())?.try_encode(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Why a run gave nothing.
+enum Lost {
+    /// Nobody waits for it any more.
+    Caller,
+    /// Results that were there are not any more.
+    Results(String),
+    /// It will not go better next time.
+    Not(Error),
+}
+
+/// Fetches every partition from where it lies, and sees that no row is missing.
+async fn fetch(places: Vec<PartitionLocation>, rows: usize) -> Result<Partitions, String> {
+    let partitions: Partitions = stream::iter(places.into_iter().map(fetch_one)).buffered(FETCHED_AT_ONCE).try_collect().await?;
+    let fetched = partitions.iter().flatten().map(RecordBatch::num_rows).sum::<usize>();
+    if fetched == rows { Ok(partitions) } else { Err(format!("{fetched} of {rows} rows came back")) }
+}
+
+async fn fetch_one(place: PartitionLocation) -> Result<Vec<RecordBatch>, String> {
+    let (Some(executor), Some(partition)) = (place.executor_meta, place.partition_id) else { return Err("a result lies nowhere".to_owned()) };
+    let Ok(port) = u16::try_from(executor.port) else { return Err(format!("an executor is at port {}", executor.port)) };
+    let client = BallistaClient::try_new(&executor.host, port, MESSAGE_BYTES as usize, false, None, FETCHES, FETCH_AGAIN_AFTER_MS);
+    let mut client = heard(client).await?.map_err(|error| error.to_string())?;
+    let partition = partition.into();
+    let rows = client.fetch_partition(&executor.id, &partition, place.file_id, place.is_sort_shuffle, true);
+    let mut rows: SendableRecordBatchStream = heard(rows).await?.map_err(|error| error.to_string())?;
+    let mut batches = Vec::new();
+    while let Some(batch) = heard(rows.next()).await? {
+        batches.push(batch.map_err(|error| error.to_string())?);
+    }
+    Ok(batches)
+}
+
+/// What an executor does next; one that is silent for too long is taken for lost.
+async fn heard<T>(what: impl Future<Output = T>) -> Result<T, String> {
+    tokio::time::timeout(SILENCE, what).await.map_err(|_| format!("an executor was silent for {} s", SILENCE.as_secs()))
+}

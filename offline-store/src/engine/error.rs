@@ -1,0 +1,49 @@
+//! What DataFusion says, in this crate's terms.
+
+use std::error::Error as StdError;
+
+use arrow::error::ArrowError;
+use datafusion::common::DataFusionError;
+
+use super::exec::Spelled;
+use crate::Error;
+
+/// The failure of a query: our own errors come out as they went in, what the query itself is to blame for is [`Error::Query`].
+pub(super) fn of_query(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => of_query(*inner),
+        DataFusionError::External(inner) => of_external(inner),
+        DataFusionError::ArrowError(inner, place) => match *inner {
+            ArrowError::ExternalError(inner) => of_external(inner),
+            inner => refused(&DataFusionError::ArrowError(Box::new(inner), place)),
+        },
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => of_query(errors.swap_remove(0)),
+        DataFusionError::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
+            Ok(inner) => of_query(inner),
+            Err(inner) => refused(&inner),
+        },
+        DataFusionError::ResourcesExhausted(reason) => Error::Limit { reason },
+        DataFusionError::IoError(source) => Error::Unavailable { what: "spilling".to_owned(), source: Box::new(source) },
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) | DataFusionError::Ffi(_) => Error::Engine(Box::new(error)),
+        other => refused(&other),
+    }
+}
+
+fn of_external(error: Box<dyn StdError + Send + Sync>) -> Error {
+    let error = match error.downcast::<Error>() {
+        Ok(own) => return *own,
+        Err(error) => error,
+    };
+    let error = match error.downcast::<Spelled>() {
+        Ok(own) => return own.0,
+        Err(error) => error,
+    };
+    match error.downcast::<DataFusionError>() {
+        Ok(inner) => of_query(*inner),
+        Err(other) => Error::Engine(Box::new(DataFusionError::External(other))),
+    }
+}
+
+fn refused(error: &DataFusionError) -> Error {
+    Error::Query { reason: error.strip_backtrace() }
+}
