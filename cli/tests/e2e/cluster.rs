@@ -6,9 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_client::{
-    BulkOptions, Changes, Client, Dataset, Definition, Entity, Error, ErrorKind, FeatureView, HistoricalQuery, Kinded, Scalar,
-};
+use anabranch_client::{BulkOptions, Changes, Client, Dataset, Definition, Entity, Error, ErrorKind, FeatureView, HistoricalQuery, Kinded, Scalar};
 use anabranch_core::selection::Selection;
 use anabranch_server::config::EngineConfig;
 use anabranch_server::{Config, RunningServer, Server};

@@ -72,7 +72,8 @@ impl SchemaProvider for CommitCatalog {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let state = self.0.store.find_table(&self.0.id, &TableName::features(name)).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let state =
+            self.0.store.find_table(&self.0.id, &TableName::features(name)).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let Some(state) = state else {
             let known = if self.0.tables.is_empty() { "none".to_owned() } else { self.0.tables.join(", ") };
             return Err(DataFusionError::Plan(format!("there is no feature view {name:?} at the ref; there are {known}")));
@@ -188,9 +189,7 @@ impl Bounds {
             }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_event(left) => Self::compared(*op, right),
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_event(right) => op.swap().map_or(Self::default(), |op| Self::compared(op, left)),
-            Expr::Between(between) if !between.negated && is_event(&between.expr) => {
-                Self { min: micros(&between.low), max: micros(&between.high) }
-            }
+            Expr::Between(between) if !between.negated && is_event(&between.expr) => Self { min: micros(&between.low), max: micros(&between.high) },
             _ => Self::default(),
         }
     }
@@ -244,7 +243,9 @@ mod tests {
         assert_eq!(of(col("at").between(at(1), at(3)).and(col("at").lt(at(2)))), bounds(Some(1), Some(2)));
         let nanos = Expr::Literal(ScalarValue::TimestampNanosecond(Some(-1), None), None);
         assert_eq!(of(col("at").gt(nanos)), bounds(Some(-1), None));
-        for open in [col("at").not_eq(at(5)), col("at").eq(at(5)).or(col("x").eq(lit(1))), col("known").gt(at(5)), col("at").not_between(at(1), at(3))] {
+        for open in
+            [col("at").not_eq(at(5)), col("at").eq(at(5)).or(col("x").eq(lit(1))), col("known").gt(at(5)), col("at").not_between(at(1), at(3))]
+        {
             assert!(of(open.clone()).is_open(), "{open}");
         }
     }

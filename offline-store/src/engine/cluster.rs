@@ -38,8 +38,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion_proto::logical_plan::AsLogicalPlan as _;
 use datafusion_proto::protobuf::LogicalPlanNode;
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use futures::TryFutureExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tokio::sync::oneshot;
@@ -107,7 +107,8 @@ impl Cluster {
     async fn attempts(&self, work: JoinWork, parts: &Parts, files: Vec<String>, session: &str, answer: &mut Answer) -> Result<Partitions> {
         let plan = plan(JoinTable::new(work, Arc::clone(&parts.schema), self.exchange.clone(), files)?).map_err(of_query)?;
         // The limit is for each call; a join may take hours.
-        let config = GrpcClientConfig { connect_timeout_seconds: ANSWER_WITHIN_SECONDS, timeout_seconds: ANSWER_WITHIN_SECONDS, ..Default::default() };
+        let config =
+            GrpcClientConfig { connect_timeout_seconds: ANSWER_WITHIN_SECONDS, timeout_seconds: ANSWER_WITHIN_SECONDS, ..Default::default() };
         let connection = create_grpc_client_connection(format!("http://{}", self.scheduler), &config).await;
         let client = SchedulerGrpcClient::new(connection.map_err(|error| self.unreachable(&error))?)
             .max_encoding_message_size(MESSAGE_BYTES as usize)

@@ -33,7 +33,8 @@ impl Engine {
     }
 
     fn session(&self, catalog: CommitCatalog) -> SessionContext {
-        let mut config = SessionConfig::new().with_default_catalog_and_schema(catalog::NAME, catalog::SCHEMA).with_create_default_catalog_and_schema(false);
+        let mut config =
+            SessionConfig::new().with_default_catalog_and_schema(catalog::NAME, catalog::SCHEMA).with_create_default_catalog_and_schema(false);
         config.options_mut().sql_parser.enable_ident_normalization = false;
         // Text comes out as tables hold it.
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;

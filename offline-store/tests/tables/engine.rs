@@ -39,8 +39,8 @@ async fn number(engine: &Engine, world: &World, commit: CommitId, sql: &str) -> 
 async fn clicks() -> (World, [CommitId; 2]) {
     let world = World::memory().await;
     world.create(&crate::support::layout(anabranch_core::definition::Partition::None)).await;
-    let first = world.append("main", batch(1, 0..5)).await.commit;
-    let second = world.append("main", batch(1, 5..10)).await.commit;
+    let first = world.append("main", batch(1, 0..5)).await.committed.commit;
+    let second = world.append("main", batch(1, 5..10)).await.committed.commit;
     (world, [first, second])
 }
 
@@ -69,7 +69,9 @@ async fn files_beyond_the_bounds_of_a_query_are_not_opened() {
     let table = world.store.table(&commit, &crate::support::clicks()).await.unwrap();
     let lost = format!("data/{}/{}", table.entry().uuid, files.last().unwrap().name);
     world.objects.delete(&lost.as_str().into()).await.unwrap();
-    for within in ["at <= '1970-01-05T12:00:00Z'", "at BETWEEN '1970-01-01' AND '1970-01-05T12:00:00Z'", "'1970-01-05T12:00:00Z' > at AND user_id >= 0"] {
+    for within in
+        ["at <= '1970-01-05T12:00:00Z'", "at BETWEEN '1970-01-01' AND '1970-01-05T12:00:00Z'", "'1970-01-05T12:00:00Z' > at AND user_id >= 0"]
+    {
         assert_eq!(number(&engine, &world, commit, &format!("SELECT count(*) FROM clicks WHERE {within}")).await, 5, "{within}");
     }
     let error = ask(&engine, &world, commit, "SELECT count(score) FROM clicks").await.unwrap_err();
@@ -157,7 +159,8 @@ fn spine(rows: &[SpineRow], batch_rows: usize) -> Spine {
         vec![user, Value::String(region.into()), Value::Timestamp(Timestamp(*time)), Value::I64(n as i64)]
     };
     let rows: Vec<_> = rows.iter().enumerate().map(values).collect();
-    let schema = Arc::new(Schema::new(columns.map(|(name, of)| Field::new(name, of.parse::<anabranch_core::DataType>().unwrap().to_arrow(), true)).to_vec()));
+    let schema =
+        Arc::new(Schema::new(columns.map(|(name, of)| Field::new(name, of.parse::<anabranch_core::DataType>().unwrap().to_arrow(), true)).to_vec()));
     let arrays = columns.iter().enumerate().map(|(place, (_, of))| {
         let column: Vec<_> = rows.iter().map(|row| row[place].clone()).collect();
         anabranch_core::columns::column_of(of.parse().unwrap(), &column).unwrap()
@@ -188,7 +191,7 @@ proptest! {
             let spent: Vec<_> = (0..40).map(|n| spent(n)).collect();
             let table = TableRows { table: TableName::features("spend"), batches: vec![batch_of(&layout.table_columns(), &spent)], intervals: Vec::new() };
             let append = Append { tables: vec![table], ..clicks_append(batch(1, 0..0)) };
-            let commit = world.store.append("main", append).await.unwrap().commit;
+            let commit = world.store.append("main", append).await.unwrap().committed.commit;
             let options = JoinOptions { knowledge: if any { Knowledge::Any } else { Knowledge::Spine }, strict, full_names: false };
             let (selection, definitions) = (Selection::Features(vec!["clicks".into(), "spend".into()]), Arc::new(definitions()));
             let plan = Arc::new(JoinPlan::new(spine(&rows, batch_rows), &selection, &definitions, options).unwrap());
