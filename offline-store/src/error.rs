@@ -121,6 +121,14 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// What a query reads cannot be read.
+    #[error("the query cannot be answered: {reason}")]
+    Reading {
+        /// The kind of what happened.
+        kind: ErrorKind,
+        /// What happened.
+        reason: String,
+    },
     /// A join cannot be done.
     #[error(transparent)]
     Join(Box<crate::join::JoinError>),
@@ -141,7 +149,7 @@ impl Kinded for Error {
             Self::Contended { .. } => ErrorKind::Conflict,
             Self::Full { .. } | Self::Limit { .. } => ErrorKind::Exhausted,
             Self::Unavailable { .. } | Self::Cluster { .. } | Self::Closing => ErrorKind::Unavailable,
-            Self::Remote { kind, .. } => *kind,
+            Self::Reading { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::Join(error) => error.kind(),
             Self::Versioning(error) => error.kind(),
             Self::Core(error) => error.kind(),

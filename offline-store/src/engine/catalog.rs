@@ -74,11 +74,8 @@ impl SchemaProvider for CommitCatalog {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let state =
             self.0.store.find_table(&self.0.id, &TableName::features(name)).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let Some(state) = state else {
-            let known = if self.0.tables.is_empty() { "none".to_owned() } else { self.0.tables.join(", ") };
-            return Err(DataFusionError::Plan(format!("there is no feature view {name:?} at the ref; there are {known}")));
-        };
-        Ok(Some(Arc::new(CommitTable { commit: Arc::clone(&self.0), columns: columns(&state), name: name.to_owned() })))
+        // A name that is no table may be a table function's.
+        Ok(state.map(|state| Arc::new(CommitTable { commit: Arc::clone(&self.0), columns: columns(&state), name: name.to_owned() }) as _))
     }
 
     fn table_exist(&self, name: &str) -> bool {

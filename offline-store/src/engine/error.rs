@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use anabranch_core::Kinded as _;
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 
@@ -20,7 +21,7 @@ pub(super) fn of_query(error: DataFusionError) -> Error {
         DataFusionError::Collection(mut errors) if !errors.is_empty() => of_query(errors.swap_remove(0)),
         DataFusionError::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
             Ok(inner) => of_query(inner),
-            Err(inner) => refused(&inner),
+            Err(inner) => of_shared(&inner),
         },
         DataFusionError::ResourcesExhausted(reason) => Error::Limit { reason },
         DataFusionError::IoError(source) => Error::Unavailable { what: "spilling".to_owned(), source: Box::new(source) },
@@ -46,4 +47,16 @@ fn of_external(error: Box<dyn StdError + Send + Sync>) -> Error {
 
 fn refused(error: &DataFusionError) -> Error {
     Error::Query { reason: error.strip_backtrace() }
+}
+
+/// As [`of_query`], of an error that others hold as well.
+fn of_shared(error: &DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(own) => Error::Reading { kind: own.kind(), reason: own.to_string() },
+            None => refused(error),
+        },
+        DataFusionError::ResourcesExhausted(reason) => Error::Limit { reason: reason.clone() },
+        _ => refused(error),
+    }
 }
