@@ -200,7 +200,7 @@ fn datasets_are_created_described_refreshed_compared_and_exported() {
     assert_eq!(shell.json("dataset export second -o parts").as_array().unwrap().len(), 2);
     assert!(shell.path().join("parts/train.parquet").exists());
     for (line, status, said) in [
-        ("dataset create first --spine spine.csv --features weather", 1, "another splits"),
+        ("dataset create first --spine spine.csv --features weather", 1, "another content, splits"),
         ("dataset create x --spine spine.csv --spine-view weather --features weather", 2, "--spine-view"),
         ("dataset create x --spine-view nothing --features weather", 1, "nothing"),
         ("dataset create x --spine spine.csv --features weather --splits train=0.8,test=0.3", 1, "add up to 1.1"),

@@ -7,7 +7,6 @@
 )]
 
 mod client;
-mod cluster;
 mod commands;
 mod maintenance;
 mod old_folder;
