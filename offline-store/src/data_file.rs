@@ -9,4 +9,4 @@ mod read;
 mod write;
 
 pub(crate) use read::{FileRead, ReadColumn, read_file};
-pub(crate) use write::{WriteOptions, WrittenFile, write_files};
+pub(crate) use write::{WriteOptions, WrittenFile, partition_values, write_files};

@@ -1,7 +1,7 @@
 //! History in Iceberg tables over the versioned map, point-in-time joins and datasets.
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
-//! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
+//! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`], [`compaction`],
 //! [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) and [`dataset`] (a join of a commit, with its digest).
 
 pub mod storage;
@@ -22,6 +22,8 @@ pub mod append;
 
 pub mod scan;
 
+pub mod compaction;
+
 pub mod quarantine;
 
 pub mod catalog;
@@ -36,13 +38,14 @@ pub mod error;
 
 pub use append::{Append, Appended, AppendedTable, TableRows};
 pub use catalog::{RefCatalog, SOURCE_MARK};
+pub use compaction::{CompactOptions, Compaction, CompactionOutcome, CompactionScope};
 pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
 pub use merge::TableResolver;
 pub use metadata::TableState;
 pub use owner::{SnapshotOwner, TableOwner, table_owners};
 pub use quarantine::quarantine_shape;
-pub use scan::{AddedFiles, BatchStream, ScanRequest, schema_of};
+pub use scan::{AddedFiles, BatchStream, ScanRequest, TableFile, schema_of};
 pub use schema::{TableField, TableShape};
 pub use storage::Locations;
 pub use table::{Namespace, OfflineStore, OfflineStoreOptions, TableName};

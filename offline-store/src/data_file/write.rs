@@ -224,7 +224,7 @@ fn column(table: &TableState, field: &TableField, batches: &[RecordBatch]) -> Re
 }
 
 /// The partition of each row; none where the table is not partitioned.
-fn partition_values(table: &TableState, columns: &[ArrayRef]) -> Result<Option<Vec<i32>>> {
+pub(crate) fn partition_values(table: &TableState, columns: &[ArrayRef]) -> Result<Option<Vec<i32>>> {
     let Some(partition) = table.metadata().default_partition_spec().fields().first() else { return Ok(None) };
     let Some(place) = table.fields().iter().position(|field| field.id == partition.source_id) else {
         return Err(Error::schema(&table.name, "it is partitioned by a column that it no longer has"));
