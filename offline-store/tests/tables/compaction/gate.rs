@@ -79,8 +79,11 @@ impl ObjectStore for Gated {
 async fn meanwhile(world: &World, gate: &Gate, something: impl AsyncFnOnce()) -> CompactionOutcome {
     gate.armed.store(true, Ordering::SeqCst);
     let store = Arc::clone(&world.store);
-    let compaction = tokio::spawn(async move { store.compact("main", &clicks(), &full()).await });
-    gate.reached.acquire().await.unwrap().forget();
+    let mut compaction = tokio::spawn(async move { store.compact("main", &clicks(), &full()).await });
+    tokio::select! {
+        reached = gate.reached.acquire() => reached.unwrap().forget(),
+        ended = &mut compaction => panic!("it ended before it wrote a file: {ended:?}"),
+    }
     something().await;
     gate.open.add_permits(1);
     compaction.await.unwrap().unwrap().outcome
