@@ -36,6 +36,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// The online store.
     pub online: OnlineConfig,
+    /// When tables are compacted, and how.
+    pub compaction: CompactionConfig,
     /// What one request may carry.
     pub limits: LimitsConfig,
     /// What is logged, and how.
@@ -100,6 +102,24 @@ pub struct OnlineConfig {
     pub memory_bytes: u64,
 }
 
+/// When tables are compacted, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompactionConfig {
+    /// Whether tables of `main` are compacted in the background.
+    pub enabled: bool,
+    /// How long after one look at the tables the next is taken.
+    pub every: Span,
+    /// How many files that could become fewer a table has before it is compacted.
+    pub small_files: u64,
+    /// A file of fewer bytes is small.
+    pub small_bytes: u64,
+    /// About how many bytes a file should have.
+    pub target_bytes: u64,
+    /// About how much memory a compaction may use for rows.
+    pub memory_bytes: usize,
+}
+
 /// What one request may carry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +174,7 @@ impl Default for Config {
             metadata: MetadataConfig::default(),
             ingest: IngestConfig::default(),
             online: OnlineConfig::default(),
+            compaction: CompactionConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
             private: PrivateConfig::default(),
@@ -176,6 +197,12 @@ impl Default for IngestConfig {
 impl Default for OnlineConfig {
     fn default() -> Self {
         Self { memory_bytes: 256 << 20 }
+    }
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self { enabled: true, every: Span::seconds(60), small_files: 100, small_bytes: 32 << 20, target_bytes: 128 << 20, memory_bytes: 1 << 30 }
     }
 }
 
@@ -251,6 +278,9 @@ impl Config {
             ("ingest.commit_bytes", self.ingest.commit_bytes as u64, 1),
             ("ingest.segment_bytes", self.ingest.segment_bytes, 1 << 16),
             ("online.memory_bytes", self.online.memory_bytes, 1 << 20),
+            ("compaction.small_files", self.compaction.small_files, 2),
+            ("compaction.target_bytes", self.compaction.target_bytes, 1),
+            ("compaction.memory_bytes", self.compaction.memory_bytes as u64, 16 << 20),
             ("limits.push_bytes", self.limits.push_bytes as u64, 1 << 10),
             ("limits.upload_bytes", self.limits.upload_bytes, 1 << 10),
             ("limits.spine_bytes", self.limits.spine_bytes, 1 << 10),
@@ -267,6 +297,9 @@ impl Config {
         }
         if !(Span::seconds(1)..=Span::seconds(300)).contains(&self.metadata.lease_ttl) {
             return refuse("metadata.lease_ttl", "is not between 1s and 5m");
+        }
+        if self.compaction.every <= Span::default() {
+            return refuse("compaction.every", "is zero: give a span such as 1m");
         }
         if self.ingest.commit_every <= Span::default() {
             return refuse("ingest.commit_every", "is zero: give a span such as 2s");

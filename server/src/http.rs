@@ -9,6 +9,7 @@ mod ingest;
 mod objects;
 mod online;
 mod operations;
+mod tables;
 mod versions;
 
 use std::sync::Arc;
@@ -52,6 +53,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/status"),
     ("GET", "/v1/quarantine"),
     ("POST", "/v1/online-features"),
+    ("POST", "/v1/compact"),
+    ("GET", "/v1/tables/files"),
+    ("GET", "/v1/tables/metadata"),
     ("GET", "/v1/objects"),
     ("GET", "/v1/objects/{*path}"),
     ("PUT", "/v1/objects/{*path}"),
@@ -91,6 +95,9 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/status", get(ingest::status))
         .route("/v1/quarantine", get(ingest::quarantine))
         .route("/v1/online-features", post(online::online_features))
+        .route("/v1/compact", post(tables::compact))
+        .route("/v1/tables/files", get(tables::files))
+        .route("/v1/tables/metadata", get(tables::metadata))
         .route("/v1/objects", get(objects::list))
         .route("/v1/objects/{*path}", get(objects::get).put(objects::put).delete(objects::delete))
         .route("/v1/copy-object", post(objects::copy))
