@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use anabranch_core::{BranchId, Generation, Kinded};
 use anabranch_offline_store::Namespace;
-use anabranch_offline_store::entry::TableEntry;
+use anabranch_offline_store::entry::{SnapshotEntry, TableEntry};
 use anabranch_online_store::OnlineStore;
 use anabranch_versioning::{
     self as versioning, ApplyError, CommitId, HeadChange, HeadGuard, Key, KeyKind, Operation, Repository, Resolution, Resolver, Scan, Sides, Triple,
@@ -97,7 +97,7 @@ impl KeepsRows {
         let Some(published) = published else { return Ok(false) };
         let prefix = Key::prefix(KeyKind::Snapshot, &[&uuid[..]])?;
         for snapshot in scan_all(&self.repository.at(&CommitId::from_slice(&published)?).await?, Scan::prefix(prefix)).await? {
-            if change.after(&snapshot.key).await?.as_ref() != Some(&snapshot.value) {
+            if brought_rows(&snapshot.value) && change.after(&snapshot.key).await?.as_ref() != Some(&snapshot.value) {
                 return Ok(true);
             }
         }
@@ -110,13 +110,18 @@ async fn shrunk(change: &HeadChange<'_>) -> versioning::Result<BTreeSet<Vec<u8>>
     let (mut scan, mut shrunk) = (Scan::prefix(Key::prefix(KeyKind::Snapshot, &[])?), BTreeSet::new());
     loop {
         let page = change.diff(&scan).await?;
-        let gone = page.items.iter().filter(|difference| difference.left.is_some());
+        let gone = page.items.iter().filter(|difference| difference.left.as_deref().is_some_and(brought_rows));
         shrunk.extend(gone.filter_map(|difference| difference.key.part(0).map(<[u8]>::to_vec)));
         match page.next {
             Some(next) => scan.after = Some(next),
             None => return Ok(shrunk),
         }
     }
+}
+
+/// Whether rows go with a snapshot: not with a compaction, whose rows earlier snapshots brought.
+fn brought_rows(snapshot: &[u8]) -> bool {
+    !SnapshotEntry::decode(snapshot).is_ok_and(|snapshot| snapshot.only_rewrites())
 }
 
 /// The tables of feature views of which the move changes something, as they are after it or before it.

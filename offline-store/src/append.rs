@@ -17,7 +17,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anabranch_versioning::{Apply, ApplyError, Change, CommitId, CommitRequest, Committed, Expect, Key, MapReader, MetadataWrite, Read, RefSpec};
+use anabranch_versioning::{
+    Apply, ApplyError, Change, CommitId, CommitRequest, Committed, Digest, Expect, Key, MapReader, MetadataWrite, Read, RefSpec,
+};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -116,7 +118,7 @@ impl OfflineStore {
         Err(Error::Contended { table: names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), branch: branch.to_owned() })
     }
 
-    async fn head(&self, branch: &str) -> Result<CommitId> {
+    pub(crate) async fn head(&self, branch: &str) -> Result<CommitId> {
         Ok(self.repository.resolve(&RefSpec::branch(branch)).await?.commit)
     }
 
@@ -180,9 +182,10 @@ impl OfflineStore {
             summary: summary(&table.files, parent.as_ref().map(|(_, parent)| &parent.summary)),
             files: files.clone(),
         };
-        let change = AppendSnapshot {
+        let change = PutSnapshot {
             table: table.name.key()?,
             uuid: state.entry.uuid,
+            metadata: None,
             parent: parent_id,
             sequence_number,
             snapshot_id,
@@ -192,7 +195,7 @@ impl OfflineStore {
         Ok((Change::Apply(Box::new(change)), AppendedTable { table: table.name.clone(), snapshot_id, files }))
     }
 
-    async fn parent(&self, head: &CommitId, state: &TableState) -> Result<Option<(i64, SnapshotEntry)>> {
+    pub(crate) async fn parent(&self, head: &CommitId, state: &TableState) -> Result<Option<(i64, SnapshotEntry)>> {
         match state.entry.current_snapshot {
             None => Ok(None),
             Some(id) => Ok(Some((id, self.snapshot(head, state.entry.uuid, id).await?))),
@@ -220,27 +223,32 @@ impl Prepared {
 }
 
 /// Puts a prepared snapshot on the table, if it still is as it was.
-struct AppendSnapshot {
-    table: Key,
-    uuid: Uuid,
-    parent: Option<i64>,
-    sequence_number: i64,
-    snapshot_id: i64,
-    key: Key,
-    value: Bytes,
+pub(crate) struct PutSnapshot {
+    pub(crate) table: Key,
+    pub(crate) uuid: Uuid,
+    /// The columns that the table must still have, where that matters.
+    pub(crate) metadata: Option<Digest>,
+    pub(crate) parent: Option<i64>,
+    pub(crate) sequence_number: i64,
+    pub(crate) snapshot_id: i64,
+    pub(crate) key: Key,
+    pub(crate) value: Bytes,
 }
 
-impl fmt::Debug for AppendSnapshot {
+impl fmt::Debug for PutSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AppendSnapshot({} to {})", self.snapshot_id, self.table)
+        write!(f, "PutSnapshot({} to {})", self.snapshot_id, self.table)
     }
 }
 
 #[async_trait]
-impl Apply for AppendSnapshot {
+impl Apply for PutSnapshot {
     async fn apply(&mut self, head: &dyn MapReader) -> Result<Vec<Change>, ApplyError> {
         let bytes = head.get(&self.table).await?.ok_or(ApplyError::Stale)?;
         let entry = TableEntry::decode(&bytes).map_err(|error| ApplyError::Refused(Box::new(error)))?;
+        if self.metadata.is_some_and(|metadata| metadata != entry.metadata) {
+            return Err(ApplyError::Stale);
+        }
         if entry.uuid != self.uuid || entry.current_snapshot != self.parent || entry.last_sequence_number + 1 != self.sequence_number {
             return Err(ApplyError::Stale);
         }

@@ -12,4 +12,4 @@ mod write;
 
 pub(crate) use footer::Footers;
 pub(crate) use read::{FileRead, Group, ReadColumn};
-pub(crate) use write::{WriteOptions, WrittenFile, write_files};
+pub(crate) use write::{WriteOptions, WrittenFile, partition_values, write_files};

@@ -30,6 +30,9 @@ use crate::{Error, Result};
 
 const VERSION: u8 = 1;
 
+/// What Iceberg calls a snapshot that has the rows of its parent in other files.
+pub(crate) const REPLACE: &str = "replace";
+
 /// The `table` entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableEntry {
@@ -93,7 +96,7 @@ pub struct SnapshotEntry {
     pub manifest_list: String,
     /// Iceberg's summary, `operation` included.
     pub summary: BTreeMap<String, String>,
-    /// The files that it added.
+    /// The files that it added; those of a compaction hold rows that earlier snapshots added.
     pub files: Vec<AddedFile>,
 }
 
@@ -150,6 +153,11 @@ impl TableEntry {
 }
 
 impl SnapshotEntry {
+    /// Whether it has the rows of its parent in other files: a compaction. Its files add nothing to what earlier snapshots added.
+    pub fn only_rewrites(&self) -> bool {
+        self.summary.get("operation").is_some_and(|operation| operation == REPLACE)
+    }
+
     /// The canonical bytes.
     pub fn encode(&self) -> Bytes {
         let mut writer = Writer::new(b'S');

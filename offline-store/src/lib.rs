@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
 //! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
-//! [`file_rows`] (a view's files, for a join), [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of
+//! [`compaction`], [`file_rows`] (a view's files, for a join), [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of
 //! a time), [`dataset`] (a join of a commit, with its digest) and [`engine`] (SQL, and joins as plans, here or on a cluster).
 
 pub mod storage;
@@ -23,6 +23,8 @@ pub mod append;
 
 pub mod scan;
 
+pub mod compaction;
+
 pub mod file_rows;
 
 pub mod quarantine;
@@ -41,6 +43,7 @@ pub mod error;
 
 pub use append::{Append, Appended, AppendedTable, TableRows};
 pub use catalog::{RefCatalog, SOURCE_MARK};
+pub use compaction::{CompactOptions, Compaction, CompactionOutcome, CompactionScope};
 pub use entry::{AddedFile, Fill, Interval, SnapshotEntry, TableEntry};
 pub use error::{Error, Result};
 pub use file_rows::{FileRows, ViewFile, ViewFiles};
@@ -48,7 +51,7 @@ pub use merge::TableResolver;
 pub use metadata::TableState;
 pub use owner::{SnapshotOwner, TableOwner, table_owners};
 pub use quarantine::quarantine_shape;
-pub use scan::{AddedFiles, BatchStream, ScanRequest, schema_of};
+pub use scan::{AddedFiles, BatchStream, ScanRequest, TableFile, schema_of};
 pub use schema::{TableField, TableShape};
 pub use storage::Locations;
 pub use table::{Namespace, OfflineStore, OfflineStoreOptions, TableName};

@@ -8,7 +8,7 @@
 //! Entries that are merged keep their snapshot and their sequence numbers; an added entry inherits them from the list, so a manifest that was written for
 //! one parent serves for another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::io::FileIO;
@@ -93,6 +93,27 @@ impl ManifestWork<'_> {
         Ok(kept)
     }
 
+    /// A manifest with some of its files marked as gone, the others as they were; none where it has none of them. Gives how many went.
+    pub(crate) async fn without(&self, manifest: &ManifestFile, gone: &HashSet<String>, name: Uuid) -> Result<Option<(ManifestFile, usize)>> {
+        let entries = self.cache.manifest(self.io, manifest).await?;
+        let alive = || entries.entries().iter().filter(|entry| entry.is_alive());
+        let count = alive().filter(|entry| gone.contains(entry.file_path())).count();
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut writer = self.writer(name, self.spec(manifest.partition_spec_id)?)?;
+        for entry in alive() {
+            let damaged = || Error::corrupt(&manifest.manifest_path, "an entry has no snapshot or sequence number");
+            let (Some(snapshot), Some(sequence)) = (entry.snapshot_id(), entry.sequence_number()) else { return Err(damaged()) };
+            let file = entry.data_file().clone();
+            match gone.contains(entry.file_path()) {
+                true => writer.add_delete_file(file, sequence, entry.file_sequence_number)?,
+                false => writer.add_existing_file(file, snapshot, sequence, entry.file_sequence_number)?,
+            }
+        }
+        Ok(Some((writer.write_manifest_file().await?, count)))
+    }
+
     /// A list of these manifests under a sequence number; gives its path.
     pub(crate) async fn list(&self, name: Uuid, manifests: Vec<ManifestFile>, parent: Option<i64>, sequence_number: i64) -> Result<String> {
         let path = format!("{}/snap-{}-{name}.avro", metadata_path(self.table.entry.uuid), self.snapshot_id);
@@ -120,9 +141,7 @@ impl ManifestWork<'_> {
     }
 
     async fn merge(&self, spec_id: i32, manifests: &[ManifestFile], name: Uuid) -> Result<ManifestFile> {
-        let unknown = || Error::corrupt(format!("table {}", self.table.name), format!("it has no partition spec {spec_id}"));
-        let spec = self.table.metadata().partition_spec_by_id(spec_id).ok_or_else(unknown)?;
-        let mut writer = self.writer(name, spec)?;
+        let mut writer = self.writer(name, self.spec(spec_id)?)?;
         for manifest in manifests {
             for entry in self.cache.manifest(self.io, manifest).await?.entries().iter().filter(|entry| entry.is_alive()) {
                 let damaged = || Error::corrupt(&manifest.manifest_path, "an entry has no snapshot or sequence number");
@@ -133,6 +152,11 @@ impl ManifestWork<'_> {
         Ok(writer.write_manifest_file().await?)
     }
 
+    fn spec(&self, spec_id: i32) -> Result<&PartitionSpecRef> {
+        let unknown = || Error::corrupt(format!("table {}", self.table.name), format!("it has no partition spec {spec_id}"));
+        self.table.metadata().partition_spec_by_id(spec_id).ok_or_else(unknown)
+    }
+
     fn writer(&self, name: Uuid, spec: &PartitionSpecRef) -> Result<ManifestWriter> {
         let location = self.locations.location(&format!("{}/{name}.avro", metadata_path(self.table.entry.uuid)));
         let (output, schema) = (self.io.new_output(location)?, self.table.metadata().current_schema());
@@ -140,7 +164,7 @@ impl ManifestWork<'_> {
     }
 }
 
-fn live_files(manifest: &ManifestFile) -> u64 {
+pub(crate) fn live_files(manifest: &ManifestFile) -> u64 {
     // Unknown counts are taken as one: such a manifest is kept.
     let count = |count: Option<u32>| count.map_or(1, u64::from);
     count(manifest.added_files_count) + count(manifest.existing_files_count)

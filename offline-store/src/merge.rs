@@ -3,12 +3,16 @@
 //! A `table` entry and the `snapshot` entries of its uuid are one unit, so that no table ever points to snapshots that are not there, or lacks some. Where
 //! only one side changed anything of a table, that side is taken as a whole. Where both did, it is a conflict, also where each only appended: replaying
 //! one side's appends upon the other comes later. A strategy then takes the whole table of one side.
+//!
+//! A side that did nothing to a table but compact it changed no row. So where the other side did something else, that side is taken as a whole and the
+//! compaction is dropped: the rows are all there, in the files that they had before. Where both only compacted, the destination keeps its own.
 
 use anabranch_versioning::{self as versioning, ChooseSide, Key, KeyKind, Operation, Resolution, Resolver, Sides, Triple};
 use async_trait::async_trait;
+use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::entry::{TableEntry, snapshot_prefix};
+use crate::entry::{SnapshotEntry, TableEntry, snapshot_prefix};
 
 /// Decides merges of tables.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +50,8 @@ impl Resolver for TableResolver {
     async fn resolve(&self, _operation: Operation, changes: &[Triple], _sides: &Sides<'_>) -> versioning::Result<Resolution> {
         let appended = |side: fn(&Triple) -> bool| changes.iter().any(|change| change.key.kind() == KeyKind::Snapshot && side(change));
         Ok(match ChooseSide::choose(changes) {
+            Resolution::Conflict(_) if only_compacted(changes, |change| &change.theirs) => Resolution::Ours,
+            Resolution::Conflict(_) if only_compacted(changes, |change| &change.ours) => Resolution::Theirs,
             Resolution::Conflict(_) if appended(Triple::changed_by_ours) && appended(Triple::changed_by_theirs) => {
                 Resolution::Conflict("both sides wrote rows to the table; merging such tables comes in a later version: choose a side".to_owned())
             }
@@ -53,6 +59,16 @@ impl Resolver for TableResolver {
             other => other,
         })
     }
+}
+
+/// Whether a side's changes to a table are compactions and nothing else: snapshots that only rewrite came or went, and which one is current.
+fn only_compacted(changes: &[Triple], side: fn(&Triple) -> &Option<Bytes>) -> bool {
+    let table = |bytes: &Option<Bytes>| bytes.as_ref().and_then(|bytes| TableEntry::decode(bytes).ok());
+    let rewrites = |bytes: &Bytes| SnapshotEntry::decode(bytes).is_ok_and(|snapshot| snapshot.only_rewrites());
+    changes.iter().filter(|change| *side(change) != change.base).all(|change| match change.key.kind() {
+        KeyKind::Table => table(&change.base).zip(table(side(change))).is_some_and(|(old, new)| old.uuid == new.uuid && old.metadata == new.metadata),
+        _ => [&change.base, side(change)].into_iter().flatten().all(rewrites),
+    })
 }
 
 #[cfg(test)]

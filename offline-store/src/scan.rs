@@ -53,12 +53,26 @@ impl ScanRequest {
     }
 }
 
+/// A data file of a table at a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFile {
+    /// Where it lies, as the table's Iceberg metadata names it.
+    pub location: String,
+    /// How many rows it holds.
+    pub rows: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// What its rows read as where they carry no reserved columns.
+    pub fill: Option<Fill>,
+}
+
 /// How the files of a table differ between two commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddedFiles {
-    /// The files that the later commit has beyond the earlier one, oldest snapshot first.
+    /// The files whose rows the later commit has beyond the earlier one, oldest snapshot first: those that brought the rows, not those that a compaction
+    /// has since put them into.
     pub files: Vec<AddedFile>,
-    /// Whether the earlier commit has snapshots that the later one has not: rows were taken away.
+    /// Whether the earlier commit has snapshots that the later one has not, other than compactions: rows were taken away.
     pub removed: bool,
 }
 
@@ -113,7 +127,8 @@ impl OfflineStore {
                 loop {
                     let page = self.repository.diff(&from, to, &scan).await?;
                     for difference in page.items {
-                        removed |= difference.left.is_some();
+                        let left = difference.left.map(|bytes| SnapshotEntry::decode(&bytes)).transpose()?;
+                        removed |= left.is_some_and(|snapshot| !snapshot.only_rewrites());
                         added.extend(difference.right.map(|bytes| SnapshotEntry::decode(&bytes)).transpose()?);
                     }
                     match page.next {
@@ -129,6 +144,7 @@ impl OfflineStore {
                 }
             }
         }
+        added.retain(|snapshot| !snapshot.only_rewrites());
         added.sort_by_key(|snapshot| snapshot.sequence_number);
         Ok(AddedFiles { files: added.into_iter().flat_map(|snapshot| snapshot.files).collect(), removed })
     }
@@ -147,8 +163,29 @@ impl OfflineStore {
         Ok(Interval::merged(intervals))
     }
 
+    /// The data files that hold the rows of a table at a commit, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::NoTable`] where there is none.
+    pub async fn table_files(&self, commit: &CommitId, name: &TableName) -> Result<Vec<TableFile>> {
+        let table = self.table(commit, name).await?;
+        let mut files = self.live_files(commit, &table).await?;
+        self.fill(commit, &table, &mut files).await?;
+        let file = |LiveFile { data_file, fill, .. }: LiveFile| TableFile {
+            // A repository that was moved has its files elsewhere than its manifests say.
+            location: self
+                .locations
+                .path(data_file.file_path())
+                .map_or_else(|| data_file.file_path().to_owned(), |path| self.locations.location(path)),
+            rows: data_file.record_count(),
+            bytes: data_file.file_size_in_bytes(),
+            fill,
+        };
+        Ok(files.into_iter().map(file).collect())
+    }
+
     /// The files of the current snapshot, oldest first.
-    async fn live_files(&self, commit: &CommitId, table: &TableState) -> Result<Vec<LiveFile>> {
+    pub(crate) async fn live_files(&self, commit: &CommitId, table: &TableState) -> Result<Vec<LiveFile>> {
         let Some(id) = table.entry.current_snapshot else { return Ok(Vec::new()) };
         let snapshot = self.snapshot(commit, table.entry.uuid, id).await?;
         let list = self.manifests.list(&self.io, &self.locations.location(&snapshot.manifest_list)).await?;
@@ -163,7 +200,8 @@ impl OfflineStore {
                 }
                 let damaged = || Error::corrupt(&manifest.manifest_path, "an entry has no snapshot or sequence number");
                 let (Some(snapshot), Some(sequence)) = (entry.snapshot_id(), entry.sequence_number()) else { return Err(damaged()) };
-                files.push(LiveFile { data_file: entry.data_file().clone(), snapshot, sequence, fill: None });
+                let spec = manifest.partition_spec_id;
+                files.push(LiveFile { data_file: entry.data_file().clone(), spec, snapshot, sequence, fill: None });
             }
         }
         files.sort_by(|a, b| (a.sequence, a.data_file.file_path()).cmp(&(b.sequence, b.data_file.file_path())));
@@ -171,7 +209,7 @@ impl OfflineStore {
     }
 
     /// Finds what the rows of files without reserved columns read as.
-    async fn fill(&self, commit: &CommitId, table: &TableState, files: &mut [LiveFile]) -> Result<()> {
+    pub(crate) async fn fill(&self, commit: &CommitId, table: &TableState, files: &mut [LiveFile]) -> Result<()> {
         let reserved: Vec<_> = [reserved::ARRIVAL, reserved::SOURCE, reserved::POSITION]
             .into_iter()
             .filter_map(|name| table.field(name))
@@ -241,15 +279,21 @@ pub fn schema_of(columns: &[Column]) -> SchemaRef {
     Arc::new(ArrowSchema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-struct LiveFile {
-    data_file: DataFile,
-    snapshot: i64,
-    sequence: i64,
-    fill: Option<Fill>,
+/// A file of a table at a commit.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveFile {
+    pub(crate) data_file: DataFile,
+    /// The partition spec that it was written under.
+    pub(crate) spec: i32,
+    /// The snapshot that added it.
+    pub(crate) snapshot: i64,
+    pub(crate) sequence: i64,
+    /// What its rows read as where they carry no reserved columns; as long as it was asked for.
+    pub(crate) fill: Option<Fill>,
 }
 
 /// Where a file that an entry names lies: a path, or a location outside of the table's folder.
-fn file_location(table: &TableState, file: &AddedFile) -> String {
+pub(crate) fn file_location(table: &TableState, file: &AddedFile) -> String {
     if file.name.contains('/') { file.name.clone() } else { format!("{}/{}", data_path(table.entry.uuid), file.name) }
 }
 

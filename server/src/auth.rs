@@ -44,6 +44,8 @@ pub enum Verb {
     ReadQuarantine,
     /// See where a pipeline stands, or wait for it.
     WatchIngest,
+    /// Rewrite a table's rows as fewer files.
+    Compact,
     /// Look features up.
     Lookup,
     /// Fetch a dataset, or read what is kept of one.
@@ -74,6 +76,7 @@ impl Verb {
             Self::ReadRows => "read_rows",
             Self::ReadQuarantine => "read_quarantine",
             Self::WatchIngest => "watch_ingest",
+            Self::Compact => "compact",
             Self::Lookup => "lookup",
             Self::ReadDataset => "read_dataset",
             Self::SaveDataset => "save_dataset",

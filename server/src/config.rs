@@ -39,6 +39,8 @@ pub struct Config {
     pub online: OnlineConfig,
     /// Where joins and queries run.
     pub engine: EngineConfig,
+    /// When tables are compacted, and how.
+    pub compaction: CompactionConfig,
     /// What one request may carry.
     pub limits: LimitsConfig,
     /// What is logged, and how.
@@ -117,6 +119,24 @@ pub struct EngineConfig {
     pub partitions: usize,
 }
 
+/// When tables are compacted, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompactionConfig {
+    /// Whether tables of `main` are compacted in the background.
+    pub enabled: bool,
+    /// How long after one look at the tables the next is taken.
+    pub every: Span,
+    /// How many files that could become fewer a table has before it is compacted.
+    pub small_files: u64,
+    /// A file of fewer bytes is small.
+    pub small_bytes: u64,
+    /// About how many bytes a file should have.
+    pub target_bytes: u64,
+    /// About how much memory a compaction may use for rows.
+    pub memory_bytes: usize,
+}
+
 /// What one request may carry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -172,6 +192,7 @@ impl Default for Config {
             ingest: IngestConfig::default(),
             online: OnlineConfig::default(),
             engine: EngineConfig::default(),
+            compaction: CompactionConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
             private: PrivateConfig::default(),
@@ -200,6 +221,12 @@ impl Default for OnlineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self { kind: EngineKind::DataFusion, memory_bytes: 4 << 30, scheduler: String::new(), partitions: 16 }
+    }
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self { enabled: true, every: Span::seconds(60), small_files: 100, small_bytes: 32 << 20, target_bytes: 128 << 20, memory_bytes: 1 << 30 }
     }
 }
 
@@ -277,6 +304,9 @@ impl Config {
             ("online.memory_bytes", self.online.memory_bytes, 1 << 20),
             ("engine.memory_bytes", self.engine.memory_bytes, 16 << 20),
             ("engine.partitions", self.engine.partitions as u64, 1),
+            ("compaction.small_files", self.compaction.small_files, 2),
+            ("compaction.target_bytes", self.compaction.target_bytes, 1),
+            ("compaction.memory_bytes", self.compaction.memory_bytes as u64, 16 << 20),
             ("limits.push_bytes", self.limits.push_bytes as u64, 1 << 10),
             ("limits.upload_bytes", self.limits.upload_bytes, 1 << 10),
             ("limits.spine_bytes", self.limits.spine_bytes, 1 << 10),
@@ -300,6 +330,9 @@ impl Config {
         }
         if !scheduler.is_empty() && scheduler.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
             return refuse("engine.scheduler", &format!("is {scheduler:?}: write HOST:PORT"));
+        }
+        if self.compaction.every <= Span::default() {
+            return refuse("compaction.every", "is zero: give a span such as 1m");
         }
         if self.ingest.commit_every <= Span::default() {
             return refuse("ingest.commit_every", "is zero: give a span such as 2s");

@@ -8,6 +8,7 @@ mod objects;
 mod online;
 mod registry;
 mod server;
+mod tables;
 mod versioning;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use anabranch_proto::v1::objects_server::ObjectsServer;
 use anabranch_proto::v1::online_server::OnlineServer;
 use anabranch_proto::v1::registry_server::RegistryServer;
 use anabranch_proto::v1::server_server::ServerServer;
+use anabranch_proto::v1::tables_server::TablesServer;
 use anabranch_proto::v1::versioning_server::VersioningServer;
 use tonic::service::Routes;
 
@@ -44,6 +46,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(OnlineServer::new(grpc.clone()).max_decoding_message_size(limit))
         .add_service(DatasetsServer::new(grpc.clone()))
         .add_service(ObjectsServer::new(grpc.clone()).max_decoding_message_size(limit))
+        .add_service(TablesServer::new(grpc.clone()))
         .add_service(ServerServer::new(grpc));
     routes.routes()
 }

@@ -10,6 +10,7 @@ mod ingest;
 mod objects;
 mod online;
 mod operations;
+mod tables;
 mod versions;
 
 use std::sync::Arc;
@@ -58,6 +59,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/datasets/show"),
     ("GET", "/v1/datasets/diff"),
     ("POST", "/v1/datasets/refresh"),
+    ("POST", "/v1/compact"),
+    ("GET", "/v1/tables/files"),
+    ("GET", "/v1/tables/metadata"),
     ("GET", "/v1/objects"),
     ("GET", "/v1/objects/{*path}"),
     ("PUT", "/v1/objects/{*path}"),
@@ -101,6 +105,9 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/datasets/show", get(datasets::show))
         .route("/v1/datasets/diff", get(datasets::diff))
         .route("/v1/datasets/refresh", post(datasets::refresh))
+        .route("/v1/compact", post(tables::compact))
+        .route("/v1/tables/files", get(tables::files))
+        .route("/v1/tables/metadata", get(tables::metadata))
         .route("/v1/objects", get(objects::list))
         .route("/v1/objects/{*path}", get(objects::get).put(objects::put).delete(objects::delete))
         .route("/v1/copy-object", post(objects::copy))

@@ -28,6 +28,10 @@ pub const ROWS_INGESTED: &str = "anabranch_rows_ingested";
 pub const VALUES_LOOKED_UP: &str = "anabranch_values_looked_up";
 /// Rows of datasets sent (`_total`).
 pub const DATASET_ROWS: &str = "anabranch_dataset_rows";
+/// Compactions of tables, by how they ended (`_total`).
+pub const COMPACTIONS: &str = "anabranch_compactions";
+/// Rows that compactions rewrote (`_total`).
+pub const COMPACTED_ROWS: &str = "anabranch_compacted_rows";
 /// Sessions held open.
 pub const SESSIONS: &str = "anabranch_sessions";
 /// The pipeline's position in its log, by stage: appended, published, committed.
@@ -58,6 +62,15 @@ pub struct MethodLabels {
 pub struct RepositoryLabels {
     /// Its name.
     pub repository: String,
+}
+
+/// How compactions of a repository's tables ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CompactionLabels {
+    /// The repository.
+    pub repository: String,
+    /// compacted, nothing, superseded or failed.
+    pub outcome: &'static str,
 }
 
 /// A stage of a pipeline.
@@ -96,6 +109,10 @@ pub struct Metrics {
     pub values_looked_up: Family<StatusLabels, Counter>,
     /// [`DATASET_ROWS`].
     pub dataset_rows: Family<RepositoryLabels, Counter>,
+    /// [`COMPACTIONS`].
+    pub compactions: Family<CompactionLabels, Counter>,
+    /// [`COMPACTED_ROWS`].
+    pub compacted_rows: Family<RepositoryLabels, Counter>,
     /// [`SESSIONS`].
     pub sessions: Gauge,
     /// [`PIPELINE_POSITION`].
@@ -116,6 +133,8 @@ impl Default for Metrics {
             rows_ingested: Family::default(),
             values_looked_up: Family::default(),
             dataset_rows: Family::default(),
+            compactions: Family::default(),
+            compacted_rows: Family::default(),
             sessions: Gauge::default(),
             pipeline_position: Family::default(),
         };
@@ -136,6 +155,8 @@ impl Metrics {
         registry.register(ROWS_INGESTED, "Rows taken in by bulk ingest, quarantined ones included", self.rows_ingested.clone());
         registry.register(VALUES_LOOKED_UP, "Values looked up online by their status", self.values_looked_up.clone());
         registry.register(DATASET_ROWS, "Rows of datasets sent", self.dataset_rows.clone());
+        registry.register(COMPACTIONS, "Compactions of tables by how they ended", self.compactions.clone());
+        registry.register(COMPACTED_ROWS, "Rows that compactions rewrote", self.compacted_rows.clone());
         registry.register(SESSIONS, "Sessions held open", self.sessions.clone());
         let help = "Rows of the log by stage of the pipeline: appended, published online, committed offline";
         registry.register(PIPELINE_POSITION, help, self.pipeline_position.clone());
@@ -165,6 +186,8 @@ mod tests {
         metrics.rows_pushed.get_or_create(&repository()).inc();
         metrics.rows_ingested.get_or_create(&repository()).inc();
         metrics.dataset_rows.get_or_create(&repository()).inc();
+        metrics.compactions.get_or_create(&CompactionLabels { repository: "default".into(), outcome: "compacted" }).inc();
+        metrics.compacted_rows.get_or_create(&repository()).inc();
         metrics.values_looked_up.get_or_create(&StatusLabels { status: "PRESENT" }).inc();
         metrics.pipeline_position.get_or_create(&StageLabels { repository: "default".into(), stage: "appended" }).set(1);
         let text = metrics.encode().unwrap();
@@ -177,6 +200,8 @@ mod tests {
             ROWS_INGESTED,
             VALUES_LOOKED_UP,
             DATASET_ROWS,
+            COMPACTIONS,
+            COMPACTED_ROWS,
             SESSIONS,
             PIPELINE_POSITION,
         ];

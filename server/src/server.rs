@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
-use crate::app::upkeep_hourly;
+use crate::app::{compact_in_background, upkeep_hourly};
 use crate::auth::{AllowLoopback, Authorizer};
 use crate::boundary::boundary;
 use crate::config::Config;
@@ -83,8 +83,9 @@ impl Server {
         let app = App::open(config, folder, authorizer, clock).await?;
         app.folder().write_server_file(address, app.started())?;
         tracing::info!(%address, data = %app.folder().root().display(), version = env!("CARGO_PKG_VERSION"), "serving");
-        // It ends when the app is closing, and holds nothing that a crash would leave.
+        // They end when the app is closing, and hold nothing that a crash would leave.
         tokio::spawn(upkeep_hourly(Arc::clone(&app)));
+        tokio::spawn(compact_in_background(Arc::clone(&app)));
         let task = tokio::spawn(listen(Arc::clone(&app), listener));
         Ok(RunningServer { app, address, task })
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests, which clippy does not know as tests; seeds are printed")]
 
 mod barrier;
+mod compaction;
 mod kill;
 mod law;
 mod load;

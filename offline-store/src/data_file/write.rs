@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anabranch_core::columns::{conform, null_column};
 use anabranch_core::name::reserved;
 use anabranch_core::{Position, SourceId};
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float32Array, ListArray, RecordBatch, UInt32Array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, concat, is_null, take};
-use arrow::datatypes::{DataType as ArrowType, Field, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType as ArrowType, Field, Float32Type, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use bytes::Bytes;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Literal, Struct, Transform};
@@ -208,7 +208,12 @@ fn file_schema(fields: &[TableField]) -> SchemaRef {
 fn stored(column: &ArrayRef, data_type: &ArrowType) -> Result<ArrayRef> {
     let ArrowType::List(element) = data_type else { return Ok(Arc::clone(column)) };
     // A cast keeps the elements' own field, so the list is put together anew.
-    let (_, offsets, items, nulls) = cast(column, data_type)?.as_list::<i32>().clone().into_parts();
+    let (_, offsets, mut items, nulls) = cast(column, data_type)?.as_list::<i32>().clone().into_parts();
+    // What lies beneath a row without a vector may be null in Arrow and nothing in the file.
+    let vectors = matches!(column.data_type(), ArrowType::FixedSizeList(..)) && column.null_count() > 0;
+    if let Some(floats) = items.as_primitive_opt::<Float32Type>().filter(|floats| vectors && floats.null_count() > 0) {
+        items = Arc::new(Float32Array::new(floats.values().clone(), None));
+    }
     Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, items, nulls)?))
 }
 
@@ -246,7 +251,7 @@ fn column(table: &TableState, field: &TableField, batches: &[RecordBatch]) -> Re
 }
 
 /// The partition of each row; none where the table is not partitioned.
-fn partition_values(table: &TableState, columns: &[ArrayRef]) -> Result<Option<Vec<i32>>> {
+pub(crate) fn partition_values(table: &TableState, columns: &[ArrayRef]) -> Result<Option<Vec<i32>>> {
     let Some(partition) = table.metadata().default_partition_spec().fields().first() else { return Ok(None) };
     let Some(place) = table.fields().iter().position(|field| field.id == partition.source_id) else {
         return Err(Error::schema(&table.name, "it is partitioned by a column that it no longer has"));

@@ -5,7 +5,7 @@ use anabranch_versioning::RefSpec;
 
 use crate::support::{World, batch, clicks, clicks_append, clicks_view, layout, layout_of};
 
-async fn evolve(world: &World, branch: &str, view: FeatureView) {
+pub(crate) async fn evolve(world: &World, branch: &str, view: FeatureView) {
     let head = world.head(branch).await;
     let changes = world.store.evolve_table(&head, &clicks(), &TableShape::from(layout_of(view).as_ref())).await.unwrap();
     assert!(!changes.is_empty());
@@ -17,7 +17,7 @@ fn of(data_type: &str) -> DataType {
 }
 
 /// The clicks with `count` and `score` widened, `tags` dropped and `rank` new.
-fn widened() -> FeatureView {
+pub(crate) fn widened() -> FeatureView {
     let mut view = clicks_view();
     view.fields[0].data_type = of("i64");
     view.fields[1].data_type = of("f64");

@@ -19,9 +19,9 @@ use crate::support::{World, batch, clicks_append, expected, layout};
 
 /// A store whose puts fail once so many have been made.
 #[derive(Debug)]
-struct Failing {
-    inner: Arc<dyn ObjectStore>,
-    puts_left: Arc<AtomicI64>,
+pub(crate) struct Failing {
+    pub(crate) inner: Arc<dyn ObjectStore>,
+    pub(crate) puts_left: Arc<AtomicI64>,
 }
 
 impl fmt::Display for Failing {

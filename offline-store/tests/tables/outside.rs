@@ -21,15 +21,15 @@ use parquet::file::properties::WriterProperties;
 
 use crate::support::{DAY, World, batch, clicks, expected, interval, layout, source};
 
-fn ident() -> TableIdent {
+pub(crate) fn ident() -> TableIdent {
     TableIdent::from_strs(["features", "clicks"]).unwrap()
 }
 
-fn catalog(world: &World, at: &str) -> RefCatalog {
+pub(crate) fn catalog(world: &World, at: &str) -> RefCatalog {
     RefCatalog::new(Arc::clone(&world.store), at.parse().unwrap(), "spark")
 }
 
-async fn read_by_iceberg(table: &Table) -> Vec<String> {
+pub(crate) async fn read_by_iceberg(table: &Table) -> Vec<String> {
     let batches: Vec<RecordBatch> = table.scan().build().unwrap().to_arrow().await.unwrap().try_collect().await.unwrap();
     let columns = layout(Partition::None).table_columns();
     let canonical = batches.iter().map(|batch| {
@@ -90,7 +90,7 @@ async fn what_would_lose_data_or_bypass_definitions_is_refused() {
 }
 
 /// Writes rows with keys and times only, as an engine that knows nothing of reserved columns does.
-async fn write_bare(table: &Table, name: &str, users: &[i64]) -> Vec<DataFile> {
+pub(crate) async fn write_bare(table: &Table, name: &str, users: &[i64]) -> Vec<DataFile> {
     let schema = Arc::new(iceberg::arrow::schema_to_arrow_schema(table.metadata().current_schema()).unwrap());
     let times = |offset: i64| {
         let micros = Int64Array::from_iter_values(users.iter().map(|user| user * DAY + offset));

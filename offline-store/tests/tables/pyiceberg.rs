@@ -16,7 +16,7 @@ fn python() -> PathBuf {
 }
 
 /// The rows as PyIceberg reads them, as [`World::rows`] gives them.
-fn read_by_pyiceberg(world: &World, metadata: &[u8], columns: &[&str]) -> Vec<String> {
+pub(crate) fn read_by_pyiceberg(world: &World, metadata: &[u8], columns: &[&str]) -> Vec<String> {
     let file = world.folder.as_ref().unwrap().path().join("00001-test.metadata.json");
     std::fs::write(&file, metadata).unwrap();
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tables/read_by_pyiceberg.py");
@@ -53,7 +53,7 @@ async fn pyiceberg_reads_the_same_rows_at_every_commit() {
 }
 
 /// Python spells floats and times in its own ways; both sides are brought to numbers.
-fn canonical(rows: &[String]) -> Vec<String> {
+pub(crate) fn canonical(rows: &[String]) -> Vec<String> {
     let mut lines: Vec<_> = rows
         .iter()
         .map(|row| {

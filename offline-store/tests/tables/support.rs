@@ -6,7 +6,7 @@ use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::definition::{Column, Definition, Definitions, Entity, FeatureView, Partition, ViewLayout};
 use anabranch_core::{Clock, DataType, Ids, ManualClock, Position, RandomIds, Scalar, SourceId, Timestamp, Value};
 use anabranch_offline_store::{
-    Append, Appended, Interval, Locations, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, TableRows, TableShape,
+    Append, Appended, Interval, Locations, OfflineStore, OfflineStoreOptions, ScanRequest, TableName, TableResolver, TableRows, TableShape,
 };
 use anabranch_versioning::{
     Change, CommitId, CommitRequest, MemoryMetadata, MetadataStore, RefSpec, Repository, RepositoryOptions, SqliteMetadata, local_objects,
@@ -52,7 +52,7 @@ impl World {
         Self::open(Arc::new(metadata), objects, files, locations, OfflineStoreOptions::default(), Some(folder)).await
     }
 
-    async fn open(
+    pub(crate) async fn open(
         metadata: Arc<dyn MetadataStore>,
         objects: Arc<dyn ObjectStore>,
         files: Arc<dyn ObjectStore>,
@@ -63,8 +63,9 @@ impl World {
         let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000_000)));
         let ids: Arc<dyn Ids> = Arc::new(RandomIds::seeded(7));
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
-        let repository =
-            Repository::open(metadata, Arc::clone(&objects), Arc::clone(&time), Arc::clone(&ids), RepositoryOptions::default()).await.unwrap();
+        let mut repository = RepositoryOptions::default();
+        repository.resolvers.push(Arc::new(TableResolver));
+        let repository = Repository::open(metadata, Arc::clone(&objects), Arc::clone(&time), Arc::clone(&ids), repository).await.unwrap();
         let store = OfflineStore::new(Arc::clone(&repository), files, locations, time, Arc::clone(&ids), options);
         Self { store, repository, clock, ids, objects, folder }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Repo {
     pub(crate) ingest: Ingest,
     pub(crate) lookups: Lookups,
     definitions: DefinitionsCache,
+    /// Held by whoever compacts a table.
+    pub(super) compaction: tokio::sync::Mutex<()>,
     drain: Span,
 }
 
@@ -65,7 +67,8 @@ impl Repo {
         // Usually there is little to publish, and whoever comes first finds all served. What takes longer, or fails, goes on in the background.
         let _ = tokio::time::timeout(FIRST_PUBLICATION, ingest.publish()).await;
         let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
-        Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, drain: config.drain })
+        let compaction = tokio::sync::Mutex::default();
+        Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, compaction, drain: config.drain })
     }
 
     pub(crate) fn name(&self) -> &str {

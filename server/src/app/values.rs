@@ -172,6 +172,10 @@ fn said(kind: KeyKind, json: &Json) -> Option<String> {
         KeyKind::Snapshot => {
             let figure = |name: &str| json["summary"][name].as_str().unwrap_or("0").to_owned();
             let operation = json["summary"]["operation"].as_str().unwrap_or("snapshot");
+            if operation == "replace" {
+                let (before, after) = (figure("deleted-data-files"), figure("added-data-files"));
+                return Some(format!("compaction: {} rows, {before} files to {after}", figure("added-records")));
+            }
             Some(format!("{operation}: {} rows in {} files", figure("added-records"), figure("added-data-files")))
         }
         KeyKind::Offset => Some(format!("next is {}", json["next"])),

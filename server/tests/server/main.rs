@@ -4,6 +4,7 @@
 
 mod authorisation;
 mod bulk;
+mod compaction;
 mod datasets;
 mod life;
 mod objects;
