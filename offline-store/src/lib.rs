@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
 //! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
-//! [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) and [`dataset`] (a join of a commit, with its digest).
+//! [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of a time) [`dataset`] (a join of a commit, with its digest) and [`batches`] (its rows
+//! for a trainer).
 
 pub mod storage;
 
@@ -31,6 +32,8 @@ mod merge;
 pub mod join;
 
 pub mod dataset;
+
+pub mod batches;
 
 pub mod error;
 

@@ -5,6 +5,7 @@
 mod authorisation;
 mod bulk;
 mod datasets;
+mod fetching;
 mod life;
 mod objects;
 mod refusals;

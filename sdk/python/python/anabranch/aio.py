@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from . import _calls, results, tables
 from . import _anabranch as native
 from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from .datasets import AsyncSavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -317,9 +318,9 @@ class Client:
         """See `anabranch.Client.datasets`."""
         return await _run(self._calls.datasets(ref))
 
-    async def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
+    async def dataset(self, name: str, *, ref: str | None = None) -> AsyncSavedDataset:
         """See `anabranch.Client.dataset`."""
-        return await _run(self._calls.dataset(name, ref))
+        return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.dataset(name, ref)))
 
     async def put_object(
         self,

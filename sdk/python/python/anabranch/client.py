@@ -13,6 +13,7 @@ from typing import TypeVar
 from . import _calls, results, tables
 from . import _anabranch as native
 from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from .datasets import SavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
 
@@ -391,9 +392,9 @@ class Client:
         """The datasets saved at a ref, by name."""
         return _run(self._calls.datasets(ref))
 
-    def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
-        """One saved dataset."""
-        return _run(self._calls.dataset(name, ref))
+    def dataset(self, name: str, *, ref: str | None = None) -> SavedDataset:
+        """One saved dataset: what it is, its rows, and its batches for a training loop."""
+        return SavedDataset(self._calls.at(ref), _run(self._calls.dataset(name, ref)))
 
     def put_object(
         self,
