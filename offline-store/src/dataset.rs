@@ -1,14 +1,27 @@
-//! Datasets: what names the content of a joined table, and what a repository keeps of one.
+//! Datasets: a join of a commit under a name, with its rows.
 //!
-//! A dataset is not stored: it is a commit, a spine and a request, and comes out the same each time. [`ContentDigest`] tells that it did, over values and
-//! not over file bytes; [`DatasetManifest`] keeps all of it under a name. Storing and listing manifests is the repository's.
+//! A dataset is a commit, a spine and a request, and comes out the same each time. [`ContentDigest`] tells that it did, over values and not over file bytes.
+//! [`DatasetManifest`] keeps all of it under a name; its rows lie beside it as Parquet ([`rows`]), with what each column is like ([`statistics`]) and which
+//! split each row belongs to ([`splits`]). [`events`] makes a spine of a view, [`refresh`] makes a dataset of an earlier one. Committing, listing and refusing a taken name are the repository's.
+
+pub mod events;
+pub mod refresh;
+pub mod rows;
+pub mod splits;
+pub mod statistics;
 
 mod cells;
 mod digest;
 mod error;
+mod groups;
 mod manifest;
 
 pub use cells::canonical_type;
 pub use digest::{ContentDigest, ContentHasher, content_digest};
 pub use error::DatasetError;
-pub use manifest::{CommitName, DatasetColumn, DatasetManifest, DatasetSelection, FORMAT as MANIFEST_FORMAT};
+pub use events::view_events;
+pub use groups::{GROUP_ROWS, canonical_rows};
+pub use manifest::{CommitName, DatasetBase, DatasetColumn, DatasetManifest, DatasetSelection, FORMAT as MANIFEST_FORMAT, SpineSource};
+pub use rows::{DatasetPart, DatasetRows, PART_ROWS, ROWS_FOLDER, WrittenRows, write_rows};
+pub use splits::{Split, SplitRule, SplitSpec, Splits};
+pub use statistics::{Cell, ColumnStatistics, statistics};

@@ -84,6 +84,9 @@ pub enum Error {
     /// A value, type or name is wrong.
     #[error(transparent)]
     Core(#[from] anabranch_core::Error),
+    /// Rows are no dataset, or a dataset has no such rows.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::DatasetError),
     /// Iceberg's metadata code refused or failed.
     #[error("iceberg: {}", .0.message())]
     Iceberg(#[source] Box<iceberg::Error>),
@@ -106,6 +109,7 @@ impl Kinded for Error {
             Self::Unavailable { .. } | Self::Closing => ErrorKind::Unavailable,
             Self::Versioning(error) => error.kind(),
             Self::Core(error) => error.kind(),
+            Self::Dataset(error) => error.kind(),
             Self::Iceberg(error) => iceberg_kind(error.kind()),
             Self::Corrupt { .. } | Self::Arrow(_) => ErrorKind::Internal,
         }

@@ -8,7 +8,8 @@ use anabranch_core::definition::DefinitionDigest;
 use anabranch_core::types::DataType;
 use anabranch_core::{Kinded, Timestamp, Value, columns::column_of};
 use anabranch_offline_store::dataset::{
-    CommitName, ContentDigest, DatasetColumn, DatasetError, DatasetManifest, DatasetSelection, canonical_type, content_digest,
+    Cell, ColumnStatistics, CommitName, ContentDigest, DatasetBase, DatasetColumn, DatasetError, DatasetManifest, DatasetPart, DatasetSelection,
+    SpineSource, Split, SplitRule, Splits, canonical_type, content_digest,
 };
 use anabranch_offline_store::join::{JoinOptions, Knowledge};
 use arrow::array::{
@@ -251,29 +252,89 @@ fn manifest() -> DatasetManifest {
         rows: 328_521,
         content_digest: ContentDigest([2; 32]),
         created: Timestamp(1_385_100_000_000_000),
+        spine: SpineSource::Sql("SELECT origin, at AS event_timestamp FROM weather".to_owned()),
+        spine_columns: 1,
+        parts: vec![DatasetPart {
+            path: format!("dataset-rows/{}/00000.parquet", ContentDigest([2; 32])),
+            rows: 328_521,
+            bytes: 4_096,
+            checksum: "ab".repeat(32),
+        }],
+        splits: Some(Splits {
+            rule: SplitRule::Hash { columns: vec!["origin".to_owned()], seed: 7, shares: vec![800_000, 200_000] },
+            parts: vec![Split { name: "train".to_owned(), rows: 262_900 }, Split { name: "test".to_owned(), rows: 65_621 }],
+        }),
+        statistics: vec![
+            ColumnStatistics {
+                count: 328_521,
+                nulls: 0,
+                nans: 0,
+                distinct: 2,
+                min: "2013-01-01T00:00:00Z".into(),
+                max: "2013-12-31T23:00:00Z".into(),
+                mean: None,
+                stddev: None,
+                quantiles: Vec::new(),
+                cells: vec![Cell { low: 0x8004_d000_0000_0000, bits: 20, rows: 328_521 }],
+            },
+            ColumnStatistics {
+                count: 328_000,
+                nulls: 521,
+                nans: 1,
+                distinct: 1,
+                min: 0.1.into(),
+                max: 0.1.into(),
+                mean: Some(0.1),
+                stddev: Some(0.0),
+                quantiles: vec![0.1.into(); 5],
+                cells: vec![Cell { low: 0xbfb9_9999_9999_999a, bits: 64, rows: 327_999 }],
+            },
+        ],
+        base: Some(DatasetBase { name: "training".to_owned(), content_digest: ContentDigest([3; 32]), recomputed: 12, reason: None }),
+    }
+}
+
+/// The same as the first releases had it.
+fn manifest_of_format_1() -> DatasetManifest {
+    DatasetManifest {
+        spine: SpineSource::Table,
+        spine_columns: 0,
+        parts: Vec::new(),
+        splits: None,
+        statistics: Vec::new(),
+        base: None,
+        ..manifest()
     }
 }
 
 #[test]
 fn the_manifest_is_as_recorded() {
-    let golden = include_str!("golden/dataset_manifest_v1.json").trim_end();
+    let golden = include_str!("golden/dataset_manifest_v2.json").trim_end();
     assert_eq!(String::from_utf8(manifest().to_bytes()).unwrap(), golden);
     assert_eq!(DatasetManifest::from_bytes(golden.as_bytes()).unwrap(), manifest());
     assert_eq!(DatasetManifest::path("training_2013").unwrap(), "datasets/training_2013");
 }
 
 #[test]
+fn a_manifest_of_the_first_releases_is_read() {
+    let golden = include_str!("golden/dataset_manifest_v1.json").trim_end();
+    assert_eq!(DatasetManifest::from_bytes(golden.as_bytes()).unwrap(), manifest_of_format_1());
+    assert_eq!(manifest_of_format_1().differences(&manifest()), ["splits"]);
+}
+
+#[test]
 fn odd_manifests_are_refused_with_the_reason() {
-    let golden = include_str!("golden/dataset_manifest_v1.json");
+    let golden = include_str!("golden/dataset_manifest_v2.json");
     let refuse = |from: &str, to: &str| {
         assert!(golden.contains(from), "{from}");
         DatasetManifest::from_bytes(golden.replacen(from, to, 1).as_bytes()).unwrap_err().to_string()
     };
-    assert!(refuse("\"format\":1", "\"format\":2").contains("format 2 is not known to this version, which reads 1"));
+    assert!(refuse("\"format\":2", "\"format\":3").contains("format 3 is not known to this version, which reads 1 to 2"));
     assert!(refuse("\"kind\":\"dataset\"", "\"kind\":\"entity\"").contains("kind"));
     assert!(refuse("\"rows\"", "\"row\"").contains("row"));
     assert!(refuse("0123456789abcdef", "0123456789ABCDEF").contains("64 hex digits"));
     assert!(refuse("training_2013", "training/2013").contains("dataset name"));
     assert!(refuse("\"f32\"", "\"f16\"").contains("data type"));
+    assert!(refuse("8004d", "8004dg").contains("is no cell"));
     assert!(DatasetManifest::path("a__b").is_err());
 }

@@ -1,10 +1,62 @@
-//! The cells of a dataset: which of our types a column has, and the bytes of one value (drawn in [`super::digest`]).
+//! The cells of a dataset: which of our types a column has, its canonical form, and the bytes of one value (drawn in [`super::digest`]).
 
+use std::sync::Arc;
+
+use anabranch_core::columns::conform;
 use anabranch_core::types::{DataType, MAX_VECTOR, Scalar};
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, ListArray};
 use arrow::datatypes::{
     DataType as ArrowType, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType, UInt64Type,
 };
+
+use super::DatasetError;
+
+const NAN_F32: u32 = 0x7fc0_0000;
+const NAN_F64: u64 = 0x7ff8_0000_0000_0000;
+
+/// A column of a dataset in canonical form, every value as exact as it came; `first_row` is where it begins among all rows.
+///
+/// # Errors
+/// [`DatasetError::Misfit`] names the row, [`DatasetError::ColumnType`] the column.
+pub(super) fn canonical(name: &str, data_type: DataType, array: &ArrayRef, first_row: u64) -> Result<ArrayRef, DatasetError> {
+    let misfit = |row: usize| DatasetError::Misfit { column: name.to_owned(), row: first_row + row as u64, data_type: data_type.to_string() };
+    if let Some(row) = inexact(array) {
+        return Err(misfit(row));
+    }
+    let unlike = |_| DatasetError::ColumnType { column: name.to_owned(), found: array.data_type().to_string() };
+    let conformed = conform(array, data_type).map_err(unlike)?;
+    match conformed.misfits.and_then(|misfits| misfits.set_indices().next()) {
+        Some(row) => Err(misfit(row)),
+        None => Ok(conformed.column),
+    }
+}
+
+/// A canonical column whose NaNs are all the one of zero payload, so that equal content has equal bytes in files too.
+pub(super) fn with_one_nan(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        ArrowType::Float32 => {
+            let floats = column.as_primitive::<Float32Type>();
+            let odd = floats.values().iter().any(|x| x.is_nan() && x.to_bits() != NAN_F32);
+            if odd { Arc::new(floats.unary::<_, Float32Type>(|x| if x.is_nan() { f32::from_bits(NAN_F32) } else { x })) } else { Arc::clone(column) }
+        }
+        ArrowType::Float64 => {
+            let floats = column.as_primitive::<Float64Type>();
+            let odd = floats.values().iter().any(|x| x.is_nan() && x.to_bits() != NAN_F64);
+            if odd { Arc::new(floats.unary::<_, Float64Type>(|x| if x.is_nan() { f64::from_bits(NAN_F64) } else { x })) } else { Arc::clone(column) }
+        }
+        ArrowType::List(item) => {
+            let (_, offsets, items, nulls) = column.as_list::<i32>().clone().into_parts();
+            let items = with_one_nan(&items);
+            ListArray::try_new(Arc::clone(item), offsets, items, nulls).map_or_else(|_| Arc::clone(column), |list| Arc::new(list))
+        }
+        ArrowType::FixedSizeList(item, size) => {
+            let (_, _, items, nulls) = column.as_fixed_size_list().clone().into_parts();
+            let items = with_one_nan(&items);
+            FixedSizeListArray::try_new(Arc::clone(item), *size, items, nulls).map_or_else(|_| Arc::clone(column), |list| Arc::new(list))
+        }
+        _ => Arc::clone(column),
+    }
+}
 
 /// Our type for an Arrow type; `None` where there is none that holds its values.
 pub fn canonical_type(arrow: &ArrowType) -> Option<DataType> {
@@ -35,7 +87,7 @@ fn canonical_scalar(arrow: &ArrowType) -> Option<Scalar> {
 
 /// The first row with a value that bringing it into canonical form would change or lose, where `conform` does not tell: times finer than
 /// microseconds, and what is wrong within a list.
-pub(super) fn inexact(array: &ArrayRef) -> Option<usize> {
+fn inexact(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         ArrowType::Timestamp(TimeUnit::Nanosecond, _) => {
             let times = array.as_primitive::<TimestampNanosecondType>();
@@ -85,11 +137,11 @@ fn write_scalar(column: &ArrayRef, scalar: Scalar, row: usize, out: &mut Vec<u8>
         Scalar::I64 => out.extend(column.as_primitive::<Int64Type>().value(row).to_be_bytes()),
         Scalar::F32 => {
             let x = column.as_primitive::<Float32Type>().value(row);
-            out.extend(if x.is_nan() { 0x7fc0_0000_u32 } else { x.to_bits() }.to_be_bytes());
+            out.extend(if x.is_nan() { NAN_F32 } else { x.to_bits() }.to_be_bytes());
         }
         Scalar::F64 => {
             let x = column.as_primitive::<Float64Type>().value(row);
-            out.extend(if x.is_nan() { 0x7ff8_0000_0000_0000_u64 } else { x.to_bits() }.to_be_bytes());
+            out.extend(if x.is_nan() { NAN_F64 } else { x.to_bits() }.to_be_bytes());
         }
         Scalar::String => write_bytes(column.as_string::<i32>().value(row).as_bytes(), out),
         Scalar::Bytes => write_bytes(column.as_binary::<i32>().value(row), out),

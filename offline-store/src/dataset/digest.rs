@@ -30,14 +30,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anabranch_core::columns::conform;
 use anabranch_core::types::DataType;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType as ArrowType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DatasetError;
-use super::cells::{canonical_type, inexact, write_cell};
+use super::cells::{canonical, canonical_type, write_cell};
 
 const MAGIC: &[u8] = b"anabranch dataset";
 const FORMAT: u8 = 1;
@@ -183,17 +182,7 @@ impl ColumnHasher {
     }
 
     fn update(&mut self, array: &ArrayRef, first_row: u64) -> Result<(), DatasetError> {
-        let misfit =
-            |row: usize| DatasetError::Misfit { column: self.name.clone(), row: first_row + row as u64, data_type: self.data_type.to_string() };
-        if let Some(row) = inexact(array) {
-            return Err(misfit(row));
-        }
-        let unlike = |_| DatasetError::ColumnType { column: self.name.clone(), found: self.arrow_type.to_string() };
-        let conformed = conform(array, self.data_type).map_err(unlike)?;
-        if let Some(row) = conformed.misfits.and_then(|misfits| misfits.set_indices().next()) {
-            return Err(misfit(row));
-        }
-        let column = conformed.column;
+        let column = canonical(&self.name, self.data_type, array, first_row)?;
         let mut bytes = Vec::with_capacity(PIECE_BYTES + 64);
         for row in 0..column.len() {
             write_cell(&column, self.data_type, row, &mut bytes);

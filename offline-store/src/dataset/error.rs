@@ -1,8 +1,8 @@
-//! What a dataset's digest and manifest refuse.
+//! What a dataset's digest, rows, splits and manifest refuse.
 
 use anabranch_core::{ErrorKind, Kinded};
 
-/// Why there is no digest or no manifest.
+/// Why there is no digest, no manifest, no split or no row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatasetError {
@@ -29,6 +29,36 @@ pub enum DatasetError {
     /// A batch is not of the schema.
     #[error("a batch has other columns than the dataset's schema")]
     Schema,
+    /// Rows that cannot be put together.
+    #[error("the rows of the dataset cannot be put together: {reason}")]
+    Rows {
+        /// Why not.
+        reason: String,
+    },
+    /// Splits that cannot be.
+    #[error("splits {text:?}: {reason}")]
+    Splits {
+        /// As they were asked for.
+        text: String,
+        /// What is wrong with them, and what would be right.
+        reason: String,
+    },
+    /// There is no split of the name.
+    #[error("dataset {dataset:?} has no split {split:?}; it has {known}")]
+    NoSplit {
+        /// The dataset.
+        dataset: String,
+        /// The split.
+        split: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// Only the manifest of a dataset is there.
+    #[error("the rows of dataset {name:?} were never stored, because an earlier version saved it: save it again under its name")]
+    NotStored {
+        /// The dataset.
+        name: String,
+    },
     /// A name that no dataset may have.
     #[error(transparent)]
     Name(#[from] anabranch_core::Error),
@@ -48,6 +78,10 @@ pub enum DatasetError {
 
 impl Kinded for DatasetError {
     fn kind(&self) -> ErrorKind {
-        ErrorKind::InvalidArgument
+        match self {
+            Self::NoSplit { .. } => ErrorKind::NotFound,
+            Self::NotStored { .. } => ErrorKind::FailedPrecondition,
+            _ => ErrorKind::InvalidArgument,
+        }
     }
 }

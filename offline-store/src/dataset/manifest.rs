@@ -4,8 +4,11 @@
 //! [`DatasetManifest::path`] as an `object`.
 //!
 //! ```text
-//! {"format":1,"kind":"dataset","spec":{"columns":[{"name":"price","type":"f64"}],"commit":"…","content_digest":"…","created":…, …}}
+//! {"format":2,"kind":"dataset","spec":{"columns":[{"name":"price","type":"f64"}],"commit":"…","content_digest":"…","created":…, …}}
 //! ```
+//!
+//! Format 1 is what the first releases wrote: it has no `base`, `parts`, `spine`, `spine_columns`, `splits` and `statistics`, and no rows were stored with
+//! it. It is read as a dataset of a caller's table without any of these.
 
 use std::fmt;
 
@@ -17,11 +20,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
 use super::digest::parse_hex;
-use super::{ContentDigest, DatasetError};
+use super::{ColumnStatistics, ContentDigest, DatasetError, DatasetPart, Splits};
 use crate::join::JoinOptions;
 
 /// The format version of the canonical bytes.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
+
+/// The earliest format that is read.
+const FIRST_FORMAT: u64 = 1;
 
 const KIND: &str = "dataset";
 
@@ -62,6 +68,43 @@ impl From<DatasetSelection> for Selection {
             DatasetSelection::Features(features) => Self::Features(features),
         }
     }
+}
+
+/// Where the spine came from, in JSON `"table"`, `{"file": name}`, `{"sql": query}` or `{"events": view}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpineSource {
+    /// The caller's rows.
+    #[default]
+    Table,
+    /// The caller's rows, out of a file of this name.
+    File(String),
+    /// A query over the tables at the commit.
+    Sql(String),
+    /// Every event of a view at the commit.
+    Events(String),
+}
+
+impl SpineSource {
+    /// Whether the spine is a function of the commit, and so another at another commit.
+    pub const fn is_derived(&self) -> bool {
+        matches!(self, Self::Sql(_) | Self::Events(_))
+    }
+}
+
+/// The dataset that a refresh began with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetBase {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub content_digest: ContentDigest,
+    /// How many rows were joined again; the others are those of the base.
+    pub recomputed: u64,
+    /// Why all rows were, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A commit as a manifest names it: 64 lower-case hex digits.
@@ -112,7 +155,7 @@ impl<'de> Deserialize<'de> for CommitName {
 }
 
 /// What a named dataset is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetManifest {
     /// Its name.
@@ -138,6 +181,24 @@ pub struct DatasetManifest {
     pub content_digest: ContentDigest,
     /// When it was made.
     pub created: Timestamp,
+    /// Where the spine came from.
+    #[serde(default)]
+    pub spine: SpineSource,
+    /// How many of the columns are the spine's.
+    #[serde(default)]
+    pub spine_columns: usize,
+    /// The files that hold the rows, in order; none where the rows were not stored.
+    #[serde(default)]
+    pub parts: Vec<DatasetPart>,
+    /// Which split each row belongs to, where there are splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splits: Option<Splits>,
+    /// What the values of each column are like, in the order of the columns; none where the rows were not stored.
+    #[serde(default)]
+    pub statistics: Vec<ColumnStatistics>,
+    /// The dataset that this one is a refresh of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<DatasetBase>,
 }
 
 impl DatasetManifest {
@@ -150,9 +211,26 @@ impl DatasetManifest {
         Ok(format!("datasets/{name}"))
     }
 
+    /// What of two datasets would have to be the same for both to have one name: all but where and when they were made, in the words of the manifest.
+    ///
+    /// The commit is not among it: where its rows are the same, the dataset is.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let splits = |manifest: &Self| manifest.splits.as_ref().map(|splits| (splits.rule.clone(), splits.names()));
+        [
+            ("content", self.content_digest != other.content_digest),
+            ("spine", self.spine_digest != other.spine_digest || self.time_column != other.time_column),
+            ("selection", self.selection != other.selection),
+            ("options", self.options != other.options),
+            ("splits", splits(self) != splits(other)),
+        ]
+        .into_iter()
+        .filter_map(|(what, differs)| differs.then_some(what))
+        .collect()
+    }
+
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Infallible: every field is a string, a number, a bool, a list or an object of these. serde_json's map keeps its keys sorted.
+        // Infallible: every field is a string, a finite number, a bool, a list or an object of these. serde_json's map keeps its keys sorted.
         let spec = serde_json::to_value(self).unwrap_or(Json::Null);
         serde_json::json!({"format": FORMAT, "kind": KIND, "spec": spec}).to_string().into_bytes()
     }
@@ -165,9 +243,9 @@ impl DatasetManifest {
         let malformed = |reason: String| DatasetError::Manifest { reason };
         let mut envelope: Json = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
         let format = envelope.get("format").and_then(Json::as_u64);
-        if format != Some(FORMAT) {
+        if !format.is_some_and(|format| (FIRST_FORMAT..=FORMAT).contains(&format)) {
             let found = format.map_or_else(|| "without a number".to_owned(), |format| format.to_string());
-            return Err(malformed(format!("format {found} is not known to this version, which reads {FORMAT}")));
+            return Err(malformed(format!("format {found} is not known to this version, which reads {FIRST_FORMAT} to {FORMAT}")));
         }
         if envelope.get("kind").and_then(Json::as_str) != Some(KIND) {
             return Err(malformed(format!("its kind is not {KIND:?}")));
