@@ -31,6 +31,3 @@ pub use row_set::RowSet;
 pub use rows::{PackedRows, RowsBuilder};
 pub use stream::{AHEAD, Chunk, ChunkRequest, chunks};
 pub use stripe::{Stripe, Striped};
-
-#[cfg(test)]
-mod tests;

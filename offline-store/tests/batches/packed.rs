@@ -1,10 +1,11 @@
 //! Rows come out of their packed form as they went in.
 
+use anabranch_offline_store::batches::{BatchesError, RowOrder};
 use arrow::array::UInt64Array;
 use arrow::compute::take_record_batch;
 use proptest::prelude::*;
 
-use super::*;
+use crate::support::{CONTENT, TYPES, cache, columns, packed, rows};
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)

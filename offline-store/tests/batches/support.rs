@@ -1,31 +1,29 @@
-mod cache;
-mod order;
-mod packed;
-mod stream;
+//! Packed rows for a test.
 
-use anabranch_core::types::DataType;
-use anabranch_core::{Timestamp, Value, columns::column_of};
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema};
 use std::sync::Arc;
 
-use super::*;
-use crate::dataset::ContentDigest;
+use anabranch_core::columns::column_of;
+use anabranch_core::types::DataType;
+use anabranch_core::{Timestamp, Value};
+use anabranch_offline_store::batches::{BatchesError, CacheLimits, PackedColumn, PackedRows, RowCache, RowsBuilder};
+use anabranch_offline_store::dataset::ContentDigest;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
 
-const CONTENT: ContentDigest = ContentDigest([7; 32]);
+pub(crate) const CONTENT: ContentDigest = ContentDigest([7; 32]);
 
 /// Every type that a column may have.
-const TYPES: [&str; 13] = [
+pub(crate) const TYPES: [&str; 13] = [
     "bool", "i32", "i64", "f32", "f64", "timestamp", "string", "bytes", "vector<3>", "list<i64>", "list<bool>", "list<string>", "list<f32>",
 ];
 
-fn columns(types: &[&str]) -> Vec<PackedColumn> {
+pub(crate) fn columns(types: &[&str]) -> Vec<PackedColumn> {
     let column = |(i, name): (usize, &&str)| PackedColumn { name: format!("c{i}"), data_type: name.parse().unwrap() };
     types.iter().enumerate().map(column).collect()
 }
 
 /// A value of a type made of a number; null for every seventh.
-fn value(data_type: DataType, n: u64) -> Value {
+pub(crate) fn value(data_type: DataType, n: u64) -> Value {
     let scalar = |name: &str, n: u64| match name {
         "bool" => Value::Bool(n % 2 == 0),
         "i32" => Value::I32(n as i32),
@@ -47,7 +45,7 @@ fn value(data_type: DataType, n: u64) -> Value {
 }
 
 /// Rows whose cells follow from a seed, their column and their number.
-fn rows(columns: &[PackedColumn], rows: u64, seed: u64) -> RecordBatch {
+pub(crate) fn rows(columns: &[PackedColumn], rows: u64, seed: u64) -> RecordBatch {
     let fields = columns.iter().map(|column| Field::new(&column.name, column.data_type.to_arrow(), true)).collect::<Vec<_>>();
     let cell = |column: usize, row: u64| (seed ^ (row * 31 + column as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let array = |(i, column): (usize, &PackedColumn)| {
@@ -57,14 +55,14 @@ fn rows(columns: &[PackedColumn], rows: u64, seed: u64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.iter().enumerate().map(array).collect()).unwrap()
 }
 
-fn cache(memory_bytes: u64, disk_bytes: u64) -> (tempfile::TempDir, Arc<RowCache>) {
+pub(crate) fn cache(memory_bytes: u64, disk_bytes: u64) -> (tempfile::TempDir, Arc<RowCache>) {
     let folder = tempfile::tempdir().unwrap();
     let cache = RowCache::new(folder.path(), CacheLimits { memory_bytes, disk_bytes });
     (folder, cache)
 }
 
 /// Packs rows that come in batches of a size.
-async fn packed(cache: &Arc<RowCache>, content: ContentDigest, table: &RecordBatch, columns: &[PackedColumn], batch: usize) -> Result<Arc<PackedRows>, BatchesError> {
+pub(crate) async fn packed(cache: &Arc<RowCache>, content: ContentDigest, table: &RecordBatch, columns: &[PackedColumn], batch: usize) -> Result<Arc<PackedRows>, BatchesError> {
     let table = table.clone();
     let fill = move |mut builder: RowsBuilder| async move {
         for from in (0..table.num_rows()).step_by(batch) {

@@ -1,10 +1,13 @@
 //! The budget and its users.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anabranch_core::{ErrorKind, Kinded};
+use anabranch_offline_store::batches::CacheUse;
+use anabranch_offline_store::dataset::ContentDigest;
 
-use super::*;
+use crate::support::{CONTENT, cache, columns, packed, rows};
 
 fn content(n: u8) -> ContentDigest {
     ContentDigest([n; 32])

@@ -1,12 +1,15 @@
 //! Batches out of packed rows.
 
-use arrow::array::{AsArray, UInt64Array};
+use std::sync::Arc;
+
+use anabranch_offline_store::batches::{AHEAD, Chunk, ChunkRequest, Cursor, PackedRows, RowOrder, RowSet, Stripe, chunks};
+use anabranch_offline_store::dataset::SplitRule;
+use arrow::array::{AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 
-use super::*;
-use crate::dataset::SplitRule;
+use crate::support::{CONTENT, cache, columns, packed, rows};
 
 const ROWS: u64 = 1_000;
 
