@@ -296,15 +296,7 @@ fn manifest() -> DatasetManifest {
 
 /// The same as the first releases had it.
 fn manifest_of_format_1() -> DatasetManifest {
-    DatasetManifest {
-        spine: SpineSource::Table,
-        spine_columns: 0,
-        parts: Vec::new(),
-        splits: None,
-        statistics: Vec::new(),
-        base: None,
-        ..manifest()
-    }
+    DatasetManifest { spine: SpineSource::Table, spine_columns: 0, parts: Vec::new(), splits: None, statistics: Vec::new(), base: None, ..manifest() }
 }
 
 #[test]

@@ -35,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 
 pub(crate) use changes::ApplyRequest;
-pub(crate) use datasets::DatasetRequest;
+pub(crate) use datasets::{Dataset, DatasetRequest, RefreshRequest, SpineRows};
 pub(crate) use definitions::{Planned, Proposal};
 pub(crate) use fetching::{EpochRequest, Part};
 pub(crate) use history::{DiffLine, DiffReport, DiffRequest, KindCount, LogRequest};

@@ -5,6 +5,8 @@
 //! | `DoExchange` | historical | the spine | the dataset; its footer is the metadata of the last message |
 //! | `DoPut` | bulk | rows of a view | one result whose metadata is a `BulkReply` |
 //! | `DoGet` | read | – | rows of a view or of its quarantine |
+//! | `DoGet` | dataset | – | rows of a saved dataset, or of one of its splits |
+//! | `DoGet` | historical | – | the dataset of a spine that the server makes, with its footer |
 //! | `GetFlightInfo` | dataset | – | a saved dataset's schema and endpoints; its metadata is a `DatasetInfo` |
 //! | `DoGet` | dataset rows | – | the rows of one of these endpoints, in order |
 //! | `DoGet` | batches | – | a rank's batches of an epoch; metadata: a `BatchesStart` with the schema, a `BatchesChunk` with each message of rows |
@@ -12,7 +14,7 @@
 //! The other methods of Flight do not exist here. A stream that breaks off or does not decode is refused as a whole.
 
 mod batches;
-mod exchange;
+pub(crate) mod exchange;
 mod get;
 mod info;
 mod put;

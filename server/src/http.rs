@@ -4,6 +4,7 @@
 //! `{"error": {"kind", "message", "details"}}`. A body over its limit is refused before it is held.
 
 mod call;
+mod datasets;
 mod definitions;
 mod ingest;
 mod objects;
@@ -52,6 +53,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/status"),
     ("GET", "/v1/quarantine"),
     ("POST", "/v1/online-features"),
+    ("GET", "/v1/datasets"),
+    ("POST", "/v1/datasets"),
+    ("GET", "/v1/datasets/show"),
+    ("GET", "/v1/datasets/diff"),
+    ("POST", "/v1/datasets/refresh"),
     ("GET", "/v1/objects"),
     ("GET", "/v1/objects/{*path}"),
     ("PUT", "/v1/objects/{*path}"),
@@ -91,6 +97,10 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/status", get(ingest::status))
         .route("/v1/quarantine", get(ingest::quarantine))
         .route("/v1/online-features", post(online::online_features))
+        .route("/v1/datasets", get(datasets::list).post(datasets::create))
+        .route("/v1/datasets/show", get(datasets::show))
+        .route("/v1/datasets/diff", get(datasets::diff))
+        .route("/v1/datasets/refresh", post(datasets::refresh))
         .route("/v1/objects", get(objects::list))
         .route("/v1/objects/{*path}", get(objects::get).put(objects::put).delete(objects::delete))
         .route("/v1/copy-object", post(objects::copy))

@@ -149,6 +149,60 @@ fn what_is_wrong_is_told_on_stderr_with_a_status_that_says_what_to_do() {
 }
 
 #[test]
+fn datasets_are_created_described_refreshed_compared_and_exported() {
+    let shell = Shell::new();
+    shell.ok("apply features.yaml");
+    let day = |day: i32| format!("JFK,2013-01-{day:02}T00:00:00Z,{day},1\nEWR,2013-01-{day:02}T00:00:00Z,-{day},1\n");
+    shell.file("rows.csv", &format!("origin,time,temp,wind\n{}", (1..=20).map(day).collect::<String>()));
+    shell.ok("ingest rows.csv --view weather");
+    shell.file(
+        "spine.csv",
+        &format!("origin,event_timestamp\n{}", (1..=30).map(|day| format!("JFK,2013-01-{day:02}T06:00:00Z\n")).collect::<String>()),
+    );
+    let created = shell.json("dataset create first --spine spine.csv --features weather --splits train<2013-01-21,test");
+    let spec = &created["manifest"]["spec"];
+    assert_eq!((&spec["rows"], &spec["spine"]["file"], &spec["splits"]["parts"][0]["rows"]), (&30.into(), &"spine.csv".into(), &20.into()));
+    assert!(shell.ok("dataset create events --spine-view weather --features weather --strict").starts_with("events: 40 rows from commit "));
+    let listed = shell.ok("dataset list");
+    assert!(listed.contains("train 20, test 10") && listed.lines().count() == 3, "{listed}");
+    let described = shell.ok("dataset describe first");
+    for said in ["file spine.csv", "split           train, 20 rows", "temp             f64        0      20         1    15       20  ", "1 parts"] {
+        assert!(described.contains(said), "{said}: {described}");
+    }
+
+    shell.file("later.csv", "origin,time,temp,wind\nJFK,2013-01-28T00:00:00Z,99,\n");
+    shell.ok("ingest later.csv --view weather");
+    let refreshed = shell.ok("dataset refresh first --as second");
+    assert!(refreshed.contains("; 3 of 30 rows joined again"), "{refreshed}");
+    let diff = shell.ok("dataset diff first second");
+    assert!(
+        diff.contains("first -> second") && diff.contains("data: view weather has 1 rows more") && diff.contains("temp             moved"),
+        "{diff}"
+    );
+    assert_eq!(shell.json("dataset diff first first")["same_content"], true);
+
+    assert_eq!(shell.json("dataset export second -o second.parquet")[0]["rows"], 30);
+    assert_eq!(shell.json("dataset export second -o test.csv --split test --columns temp")[0]["rows"], 10);
+    assert_eq!(std::fs::read_to_string(shell.path().join("test.csv")).unwrap().lines().next_back(), Some("99.0"));
+    assert_eq!(shell.json("dataset export second -o parts").as_array().unwrap().len(), 2);
+    assert!(shell.path().join("parts/train.parquet").exists());
+    for (line, status, said) in [
+        ("dataset create first --spine spine.csv --features weather", 1, "another splits"),
+        ("dataset create x --spine spine.csv --spine-view weather --features weather", 2, "--spine-view"),
+        ("dataset create x --spine-view nothing --features weather", 1, "nothing"),
+        ("dataset create x --spine spine.csv --features weather --splits train=0.8,test=0.3", 1, "add up to 1.1"),
+        ("dataset export second -o out.xls", 1, "out.xls"),
+        ("dataset export second -o out.csv --split tset", 1, "train, test"),
+        ("dataset refresh nothing --as other", 1, "nothing"),
+        ("dataset diff first nothing", 1, "nothing"),
+    ] {
+        let (found, stderr) = shell.fails(line);
+        assert_eq!(found, status, "{line}: {stderr}");
+        assert!(stderr.contains(said), "{line}: {stderr}");
+    }
+}
+
+#[test]
 fn a_second_server_on_a_folder_names_the_first() {
     let shell = Shell::new();
     let mut first = Command::new(env!("CARGO_BIN_EXE_anabranch"))

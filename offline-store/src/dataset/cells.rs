@@ -47,12 +47,12 @@ pub(super) fn with_one_nan(column: &ArrayRef) -> ArrayRef {
         ArrowType::List(item) => {
             let (_, offsets, items, nulls) = column.as_list::<i32>().clone().into_parts();
             let items = with_one_nan(&items);
-            ListArray::try_new(Arc::clone(item), offsets, items, nulls).map_or_else(|_| Arc::clone(column), |list| Arc::new(list))
+            ListArray::try_new(Arc::clone(item), offsets, items, nulls).map_or_else(|_| Arc::clone(column), |list| Arc::new(list) as ArrayRef)
         }
         ArrowType::FixedSizeList(item, size) => {
             let (_, _, items, nulls) = column.as_fixed_size_list().clone().into_parts();
             let items = with_one_nan(&items);
-            FixedSizeListArray::try_new(Arc::clone(item), *size, items, nulls).map_or_else(|_| Arc::clone(column), |list| Arc::new(list))
+            FixedSizeListArray::try_new(Arc::clone(item), *size, items, nulls).map_or_else(|_| Arc::clone(column), |list| Arc::new(list) as ArrayRef)
         }
         _ => Arc::clone(column),
     }

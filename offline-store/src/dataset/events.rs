@@ -56,7 +56,8 @@ fn sorted(schema: &SchemaRef, batches: &[RecordBatch], order: &[usize]) -> Resul
     for batch in &batches {
         keys.push(converter.convert_columns(&order.iter().map(|place| Arc::clone(batch.column(*place))).collect::<Vec<_>>())?);
     }
-    let mut rows: Vec<(usize, usize)> = batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row))).collect();
+    let mut rows: Vec<(usize, usize)> =
+        batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row))).collect();
     rows.sort_unstable_by(|a, b| keys[a.0].row(a.1).cmp(&keys[b.0].row(b.1)));
     let column = |place: usize, rows: &[(usize, usize)]| -> Result<ArrayRef> {
         let sources: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(place).as_ref()).collect();

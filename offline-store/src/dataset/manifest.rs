@@ -215,13 +215,16 @@ impl DatasetManifest {
     ///
     /// The commit is not among it: where its rows are the same, the dataset is.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let splits = |manifest: &Self| manifest.splits.as_ref().map(|splits| (splits.rule.clone(), splits.names()));
+        let same_splits = match (&self.splits, &other.splits) {
+            (Some(own), Some(others)) => own.rule == others.rule && own.names() == others.names(),
+            (own, others) => own.is_none() && others.is_none(),
+        };
         [
             ("content", self.content_digest != other.content_digest),
             ("spine", self.spine_digest != other.spine_digest || self.time_column != other.time_column),
             ("selection", self.selection != other.selection),
             ("options", self.options != other.options),
-            ("splits", splits(self) != splits(other)),
+            ("splits", !same_splits),
         ]
         .into_iter()
         .filter_map(|(what, differs)| differs.then_some(what))

@@ -194,7 +194,8 @@ impl Timelines {
         let columns = key_columns(batch, &self.keys)?;
         let event = canonical_column(batch, &self.event, Scalar::Timestamp)?;
         let known = self.known.as_ref().map(|known| canonical_column(batch, known, Scalar::Timestamp)).transpose()?;
-        let (event, known) = (event.as_primitive::<TimestampMicrosecondType>(), known.as_ref().map(|known| known.as_primitive()));
+        let (event, known) =
+            (event.as_primitive::<TimestampMicrosecondType>(), known.as_ref().map(|known| known.as_primitive::<TimestampMicrosecondType>()));
         let mut writer = KeyWriter::default();
         for row in 0..batch.num_rows() {
             if !columns.write(row, &mut writer) {
@@ -202,7 +203,7 @@ impl Timelines {
             }
             let Some((start, end)) = self.groups.get(writer.as_bytes()).copied() else { continue };
             let at = event.value(row);
-            let known: i64 = known.filter(|known: &&arrow::array::PrimitiveArray<TimestampMicrosecondType>| known.is_valid(row)).map_or(at, |known| known.value(row));
+            let known = known.filter(|known| known.is_valid(row)).map_or(at, |known| known.value(row));
             let (first, last) = self.reach(at, known);
             let times = &self.times[start..end];
             let (first, last) = (times.partition_point(|time| *time < first), times.partition_point(|time| *time <= last));
@@ -286,7 +287,9 @@ fn row_hashes(columns: &[DatasetColumn], batches: &[RecordBatch]) -> Result<Vec<
 /// # Errors
 /// [`DatasetError::Schema`] where the batches are not of the schema, or there are not as many rows as the sources want.
 pub fn assemble(schema: &SchemaRef, earlier: &[RecordBatch], joined: &[RecordBatch], sources: &[RowSource]) -> Result<Vec<RecordBatch>> {
-    let types = |batch: &RecordBatch| batch.columns().iter().map(|column| column.data_type().clone()).eq(schema.fields().iter().map(|field| field.data_type().clone()));
+    let types = |batch: &RecordBatch| {
+        batch.columns().iter().map(|column| column.data_type().clone()).eq(schema.fields().iter().map(|field| field.data_type().clone()))
+    };
     if !earlier.iter().chain(joined).all(types) {
         return Err(DatasetError::Schema.into());
     }

@@ -74,12 +74,7 @@ fn part_path(digest: ContentDigest, part: usize) -> String {
 ///
 /// # Errors
 /// [`DatasetError::Schema`] where a batch is not of these columns, [`DatasetError::Misfit`]; those of the repository.
-pub async fn write_rows(
-    repository: &Repository,
-    digest: ContentDigest,
-    columns: &[DatasetColumn],
-    batches: Vec<RecordBatch>,
-) -> Result<WrittenRows> {
+pub async fn write_rows(repository: &Repository, digest: ContentDigest, columns: &[DatasetColumn], batches: Vec<RecordBatch>) -> Result<WrittenRows> {
     let (mut encoder, mut written) = (PartEncoder::new(Groups::new(columns.to_vec(), batches)), WrittenRows::default());
     loop {
         let path = part_path(digest, written.parts.len());
@@ -262,13 +257,7 @@ impl DatasetRows {
     }
 }
 
-fn decode(
-    path: &str,
-    schema: &SchemaRef,
-    bytes: Bytes,
-    columns: Option<Vec<usize>>,
-    only: Option<(SplitRule, usize)>,
-) -> Result<Vec<RecordBatch>> {
+fn decode(path: &str, schema: &SchemaRef, bytes: Bytes, columns: Option<Vec<usize>>, only: Option<(SplitRule, usize)>) -> Result<Vec<RecordBatch>> {
     let damaged = |error: &dyn std::fmt::Display| Error::corrupt(path, error);
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(&error))?;
     let same = builder.schema().fields().iter().map(|field| (field.name(), field.data_type()));

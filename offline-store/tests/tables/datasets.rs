@@ -12,7 +12,6 @@ use anabranch_offline_store::dataset::{
     canonical_rows, content_digest, view_events, write_rows,
 };
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
-use anabranch_offline_store::{TableName, TableShape};
 use anabranch_versioning::{CommitId, ObjectChange, ObjectCommit, ObjectCondition};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
@@ -21,7 +20,7 @@ use futures::TryStreamExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::support::{World, batch, batch_of, clicks, clicks_append, clicks_view, layout, source};
+use crate::support::{World, batch, batch_of, clicks_view, layout};
 use anabranch_core::definition::Partition;
 
 fn columns_of(schema: &SchemaRef) -> Vec<DatasetColumn> {

@@ -962,6 +962,49 @@ pub struct Dataset {
     pub manifest: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateDatasetRequest {
+    /// With a spine of SQL or events, and a name to save as.
+    #[prost(message, optional, tag = "1")]
+    pub historical: ::core::option::Option<HistoricalCommand>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefreshDatasetRequest {
+    /// The branch that it is refreshed to, and saved on.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// The dataset to begin with.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// The name of the new one.
+    #[prost(string, tag = "3")]
+    pub save_as: ::prost::alloc::string::String,
+    /// Where the first one is found; empty for the target's ref.
+    #[prost(string, tag = "4")]
+    pub from_ref: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub author: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiffDatasetsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(string, tag = "2")]
+    pub left: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub right: ::prost::alloc::string::String,
+    /// Where each is found; empty for the target's ref.
+    #[prost(string, tag = "4")]
+    pub left_ref: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub right_ref: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiffDatasetsReply {
+    /// As JSON: the fields of the manifests that differ, the definitions, the data of each view, and each column with how far its values moved.
+    #[prost(string, tag = "1")]
+    pub diff: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Object {
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
@@ -1226,14 +1269,14 @@ pub struct SessionEvent {}
 /// What a descriptor's `cmd` or a ticket holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlightCommand {
-    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3")]
+    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3, 4")]
     pub command: ::core::option::Option<flight_command::Command>,
 }
 /// Nested message and enum types in `FlightCommand`.
 pub mod flight_command {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Command {
-        /// DoExchange: the spine goes in, the dataset comes out.
+        /// DoExchange: the spine goes in, the dataset comes out. DoGet: the dataset of a spine that the server makes comes out.
         #[prost(message, tag = "1")]
         Historical(super::HistoricalCommand),
         /// DoPut: rows of a view go in.
@@ -1242,6 +1285,9 @@ pub mod flight_command {
         /// DoGet: rows of a view's table at a ref come out.
         #[prost(message, tag = "3")]
         Read(super::ReadCommand),
+        /// DoGet: rows of a saved dataset come out.
+        #[prost(message, tag = "4")]
+        Dataset(super::DatasetCommand),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1270,6 +1316,40 @@ pub struct HistoricalCommand {
     pub save_as: ::prost::alloc::string::String,
     #[prost(string, tag = "10")]
     pub author: ::prost::alloc::string::String,
+    /// How a saved dataset is split, such as train=0.8,test=0.2 (by a hash) or train\<2026-01-01,test (by time); empty for no splits.
+    #[prost(string, tag = "11")]
+    pub splits: ::prost::alloc::string::String,
+    /// The columns of the spine that are hashed; none for the join keys.
+    #[prost(string, repeated, tag = "12")]
+    pub split_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "13")]
+    pub split_seed: u64,
+    /// Send the last message only.
+    #[prost(bool, tag = "14")]
+    pub without_rows: bool,
+    /// Where the spine comes from; absent for the caller's rows.
+    #[prost(message, optional, tag = "15")]
+    pub spine: ::core::option::Option<DatasetSpine>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DatasetSpine {
+    #[prost(oneof = "dataset_spine::Source", tags = "1, 2, 3")]
+    pub source: ::core::option::Option<dataset_spine::Source>,
+}
+/// Nested message and enum types in `DatasetSpine`.
+pub mod dataset_spine {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        /// The caller's rows, out of a file of this name.
+        #[prost(string, tag = "1")]
+        File(::prost::alloc::string::String),
+        /// A query over the tables at the commit.
+        #[prost(string, tag = "2")]
+        Sql(::prost::alloc::string::String),
+        /// Every event of this view at the commit.
+        #[prost(string, tag = "3")]
+        Events(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BulkCommand {
@@ -1300,6 +1380,23 @@ pub struct ReadCommand {
     /// Read the quarantine of the view.
     #[prost(bool, tag = "4")]
     pub quarantine: bool,
+}
+/// A saved dataset, or the part of one that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DatasetCommand {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Only the rows of this split; empty for all.
+    #[prost(string, tag = "3")]
+    pub split: ::prost::alloc::string::String,
+    /// Empty for all columns.
+    #[prost(string, repeated, tag = "4")]
+    pub columns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where not empty, the dataset must have this content.
+    #[prost(string, tag = "5")]
+    pub content_digest: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4432,6 +4529,75 @@ pub mod datasets_client {
                 .insert(GrpcMethod::new("anabranch.v1.Datasets", "DescribeDataset"));
             self.inner.unary(req, path, codec).await
         }
+        /// Saves a dataset whose spine the server makes. One of the caller's rows is saved by a historical command over Flight.
+        pub async fn create_dataset(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateDatasetRequest>,
+        ) -> std::result::Result<tonic::Response<super::Dataset>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Datasets/CreateDataset",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Datasets", "CreateDataset"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Saves a dataset as it is at a later commit; rows that cannot have changed are taken over.
+        pub async fn refresh_dataset(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RefreshDatasetRequest>,
+        ) -> std::result::Result<tonic::Response<super::Dataset>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Datasets/RefreshDataset",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Datasets", "RefreshDataset"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What differs between two datasets.
+        pub async fn diff_datasets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiffDatasetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiffDatasetsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Datasets/DiffDatasets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Datasets", "DiffDatasets"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4458,6 +4624,24 @@ pub mod datasets_server {
             &self,
             request: tonic::Request<super::DescribeDatasetRequest>,
         ) -> std::result::Result<tonic::Response<super::Dataset>, tonic::Status>;
+        /// Saves a dataset whose spine the server makes. One of the caller's rows is saved by a historical command over Flight.
+        async fn create_dataset(
+            &self,
+            request: tonic::Request<super::CreateDatasetRequest>,
+        ) -> std::result::Result<tonic::Response<super::Dataset>, tonic::Status>;
+        /// Saves a dataset as it is at a later commit; rows that cannot have changed are taken over.
+        async fn refresh_dataset(
+            &self,
+            request: tonic::Request<super::RefreshDatasetRequest>,
+        ) -> std::result::Result<tonic::Response<super::Dataset>, tonic::Status>;
+        /// What differs between two datasets.
+        async fn diff_datasets(
+            &self,
+            request: tonic::Request<super::DiffDatasetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiffDatasetsReply>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct DatasetsServer<T> {
@@ -4610,6 +4794,141 @@ pub mod datasets_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DescribeDatasetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Datasets/CreateDataset" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateDatasetSvc<T: Datasets>(pub Arc<T>);
+                    impl<
+                        T: Datasets,
+                    > tonic::server::UnaryService<super::CreateDatasetRequest>
+                    for CreateDatasetSvc<T> {
+                        type Response = super::Dataset;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateDatasetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Datasets>::create_dataset(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateDatasetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Datasets/RefreshDataset" => {
+                    #[allow(non_camel_case_types)]
+                    struct RefreshDatasetSvc<T: Datasets>(pub Arc<T>);
+                    impl<
+                        T: Datasets,
+                    > tonic::server::UnaryService<super::RefreshDatasetRequest>
+                    for RefreshDatasetSvc<T> {
+                        type Response = super::Dataset;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RefreshDatasetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Datasets>::refresh_dataset(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RefreshDatasetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Datasets/DiffDatasets" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiffDatasetsSvc<T: Datasets>(pub Arc<T>);
+                    impl<
+                        T: Datasets,
+                    > tonic::server::UnaryService<super::DiffDatasetsRequest>
+                    for DiffDatasetsSvc<T> {
+                        type Response = super::DiffDatasetsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiffDatasetsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Datasets>::diff_datasets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiffDatasetsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

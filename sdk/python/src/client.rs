@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anabranch_client::{
-    BatchesQuery, BulkOptions, Changes, Client, ClientConfig, Definition, DiffQuery, Error, FileFormat, FileOptions, HistoricalQuery, Launcher, LogQuery,
-    MergeOptions, OnlineFeatures, OnlineQuery, PushOptions, ReadQuery, ReplayOptions, ResetOptions, Rows, SavedQuery, Selection, ShowQuery, Strategy, Timestamp,
+    BatchesQuery, BulkOptions, Changes, Client, ClientConfig, DatasetQuery, Definition, DiffQuery, Error, FileFormat, FileOptions, HistoricalQuery,
+    Launcher, LogQuery, MergeOptions, OnlineFeatures, OnlineQuery, PushOptions, ReadQuery, Reader, ReplayOptions, ResetOptions, Rows, SavedDataset,
+    SavedQuery, Selection, ServerSpine, ShowQuery, SplitQuery, Strategy, Timestamp,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
@@ -215,29 +216,51 @@ impl NativeClient {
         Ok(Call::new(async move { client.get_online_features(&query, &keys).await.map(online) }))
     }
 
-    #[pyo3(signature = (features, service, spine, *, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as))]
-    #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
-    fn get_historical_features(
-        &self,
-        features: Vec<String>,
-        service: Option<String>,
-        spine: &Bound<'_, PyAny>,
-        full_names: bool,
-        time_column: String,
-        knowledge: String,
-        strict: bool,
-        at_least: String,
-        timeout_ms: u32,
-        save_as: String,
-    ) -> PyResult<Call> {
-        let (client, spine, features) = (self.client()?, reader(spine)?, selection(features, service));
-        let query = HistoricalQuery { features, full_names, time_column, knowledge, strict, at_least, timeout_ms, save_as };
+    fn get_historical_features(&self, spine: &Bound<'_, PyAny>, join: Join) -> PyResult<Call> {
+        let (client, spine, query) = (self.client()?, spine_of(spine)?, join.query());
         Ok(Call::new(async move {
-            let dataset = client.get_historical_features(&query, spine).await?;
+            let dataset = match spine {
+                SpineInput::Rows(spine) => client.get_historical_features(&query, spine).await?,
+                SpineInput::Server(spine) => client.get_historical_features_at(&query, &spine).await?,
+            };
             Ok(Box::new(move |py: Python<'_>| {
                 let table = NativeTable::new(dataset.table.schema, dataset.table.batches);
                 (table, dataset.commit, dataset.content_digest, json_to_python(py, &dataset.manifest)?).into_py_any(py)
             }) as Reply)
+        }))
+    }
+
+    fn create_dataset(&self, spine: &Bound<'_, PyAny>, join: Join) -> PyResult<Call> {
+        let (client, spine) = (self.client()?, spine_of(spine)?);
+        let query = HistoricalQuery { without_rows: true, ..join.query() };
+        Ok(Call::new(async move {
+            let saved = match spine {
+                SpineInput::Rows(spine) => {
+                    let dataset = client.get_historical_features(&query, spine).await?;
+                    SavedDataset { name: query.save_as, manifest: dataset.manifest }
+                }
+                SpineInput::Server(spine) => client.create_dataset(&query, &spine).await?,
+            };
+            Ok(json(saved))
+        }))
+    }
+
+    fn refresh_dataset(&self, name: String, save_as: String, from_ref: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.refresh_dataset(&name, &save_as, &from_ref).await.map(json) }))
+    }
+
+    fn diff_datasets(&self, left: String, right: String, left_ref: String, right_ref: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.diff_datasets(&left, &left_ref, &right, &right_ref).await.map(json) }))
+    }
+
+    fn read_dataset(&self, name: String, split: String, columns: Vec<String>) -> PyResult<Call> {
+        let client = self.client()?;
+        let query = DatasetQuery { name, split, columns };
+        Ok(Call::new(async move {
+            let table = client.read_dataset(&query).await?;
+            Ok(Box::new(move |py: Python<'_>| NativeTable::new(table.schema, table.batches).into_py_any(py)) as Reply)
         }))
     }
 
@@ -416,6 +439,54 @@ impl NativeClient {
     fn info(&self) -> PyResult<Call> {
         let client = self.client()?;
         Ok(Call::new(async move { client.info().await.map(json) }))
+    }
+}
+
+/// How features are joined and what becomes of it: a dictionary in Python, whose public methods document it.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Join {
+    features: Vec<String>,
+    service: Option<String>,
+    full_names: bool,
+    time_column: String,
+    knowledge: String,
+    strict: bool,
+    at_least: String,
+    timeout_ms: u32,
+    save_as: String,
+    splits: String,
+    split_by: Vec<String>,
+    split_seed: u64,
+}
+
+impl Join {
+    fn query(self) -> HistoricalQuery {
+        HistoricalQuery {
+            full_names: self.full_names,
+            time_column: self.time_column,
+            knowledge: self.knowledge,
+            strict: self.strict,
+            at_least: self.at_least,
+            timeout_ms: self.timeout_ms,
+            save_as: self.save_as,
+            splits: SplitQuery { splits: self.splits, columns: self.split_by, seed: self.split_seed },
+            ..HistoricalQuery::new(selection(self.features, self.service))
+        }
+    }
+}
+
+enum SpineInput {
+    Rows(Reader),
+    Server(ServerSpine),
+}
+
+/// Rows, or the kind and the text of a spine that the server makes.
+fn spine_of(spine: &Bound<'_, PyAny>) -> PyResult<SpineInput> {
+    match spine.extract::<(String, String)>() {
+        Ok((kind, text)) if kind == "sql" => Ok(SpineInput::Server(ServerSpine::Sql(text))),
+        Ok((_, view)) => Ok(SpineInput::Server(ServerSpine::Events(view))),
+        Err(_) => reader(spine).map(SpineInput::Rows),
     }
 }
 

@@ -88,6 +88,26 @@ def test_a_dataset_is_what_was_true_at_each_time_and_the_same_again(client, push
     assert [saved.name for saved in client.datasets()] == ["train"]
 
 
+def test_a_saved_dataset_has_its_rows_and_splits_and_is_refreshed_and_compared(client, pushed):
+    spine = {"origin": ["JFK", "LGA", "EWR", "JFK"] * 10, "event_timestamp": [at(hour % 24) for hour in range(40)]}
+    saved = client.create_dataset("kept", spine, ["weather:temp"], splits="train=0.5,test=0.5", split_by=["origin", "event_timestamp"])
+    spec = saved.manifest["spec"]
+    assert spec["rows"] == 40 and spec["statistics"][2]["count"] > 0
+    rows = client.read_dataset("kept")
+    assert rows.column("temp") == client.get_historical_features(spine, ["weather:temp"], ref=spec["commit"]).column("temp")
+    parts = [client.read_dataset("kept", split=split["name"], columns=["origin"]) for split in spec["splits"]["parts"]]
+    assert [len(part.column("origin")) for part in parts] == [split["rows"] for split in spec["splits"]["parts"]]
+    assert client.refresh_dataset("kept", "kept_again").manifest["spec"]["base"]["recomputed"] == 0
+    diff = client.diff_datasets("kept", "kept_again")
+    assert diff["same_content"] and diff["columns"][2]["change"] == "same"
+    with pytest.raises(anabranch.Conflict):
+        client.create_dataset("kept", spine, ["weather:wind"])
+    events = client.create_dataset("events", anabranch.Events("weather"), ["weather:temp"], strict=True)
+    assert events.manifest["spec"]["spine"] == {"events": "weather"}
+    again = client.get_historical_features(anabranch.Events("weather"), ["weather:temp"], strict=True, ref=events.manifest["spec"]["commit"])
+    assert again.content_digest == events.manifest["spec"]["content_digest"]
+
+
 def test_frames_and_files_go_in_in_bulk_and_once(client, tmp_path):
     frame = pandas.DataFrame({"origin": ["EWR"] * 3, "time": [at(1), at(2), at(3)], "temp": [1.0, 2.0, 3.0]})
     assert client.ingest("weather", frame, stream_id="night").rows == 3

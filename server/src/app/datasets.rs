@@ -1,28 +1,43 @@
-//! Point-in-time datasets: joined at one commit, digested over their values, and kept under a name where asked.
+//! Point-in-time datasets: joined at one commit, digested over their values, and saved with their rows under a name where asked.
+//!
+//! A name is for ever: saving another dataset under it is a conflict, saving the same again changes nothing. What is saved is one commit: the parts of the
+//! rows (unless another dataset of that content has them already) and the manifest that names them.
+
+mod diff;
+mod refresh;
+mod save;
+mod spines;
 
 use std::sync::Arc;
 
+use anabranch_core::definition::Definitions;
 use anabranch_core::selection::Selection;
-use anabranch_offline_store::dataset::{CommitName, ContentDigest, ContentHasher, DatasetColumn, DatasetManifest, content_digest};
+use anabranch_offline_store::dataset::{
+    CommitName, ContentDigest, ContentHasher, DatasetBase, DatasetColumn, DatasetManifest, DatasetRows, SpineSource, SplitSpec, content_digest,
+};
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
-use anabranch_versioning::{CommitId, ObjectChange, ObjectCommit, ObjectCondition};
+use anabranch_versioning::CommitId;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::Scope;
 use crate::error::{Error, Result};
 
+pub(crate) use refresh::RefreshRequest;
+pub(crate) use spines::SpineRows;
+
 pub(super) const FOLDER: &str = "datasets/";
-const CONTENT_TYPE: &str = "application/json";
 
 /// What a dataset is asked for by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DatasetRequest {
     pub(crate) selection: Selection,
     pub(crate) options: JoinOptions,
     pub(crate) time_column: String,
-    /// Keep the manifest under this name.
+    /// Save it under this name.
     pub(crate) save_as: Option<String>,
+    /// Into these splits, where it is saved.
+    pub(crate) splits: Option<SplitSpec>,
     pub(crate) author: String,
 }
 
@@ -33,8 +48,17 @@ pub(crate) struct Dataset {
     pub(crate) joined: Joined,
     pub(crate) rows: u64,
     pub(crate) digest: ContentDigest,
-    /// All that it takes to make it again; it has no name where it was not kept.
+    /// All that it takes to make it again; it has no name where it was not saved.
     pub(crate) manifest: DatasetManifest,
+}
+
+/// A commit with its definitions, and the spine that is joined there.
+struct Making {
+    commit: CommitId,
+    definitions: Arc<Definitions>,
+    spine: Spine,
+    source: SpineSource,
+    base: Option<DatasetBase>,
 }
 
 impl DatasetRequest {
@@ -47,72 +71,130 @@ impl DatasetRequest {
     pub(crate) fn time_column(text: &str) -> String {
         if text.is_empty() { Spine::DEFAULT_TIME_COLUMN.to_owned() } else { text.to_owned() }
     }
+
+    /// Splits as the wire has them; empty for none.
+    pub(crate) fn splits(text: &str, columns: Vec<String>, seed: u64) -> Result<Option<SplitSpec>> {
+        if text.is_empty() {
+            let asked = !columns.is_empty() || seed != 0;
+            return if asked {
+                Err(Error::argument("splits", "there are none to be made of these columns: say train=0.8,test=0.2"))
+            } else {
+                Ok(None)
+            };
+        }
+        Ok(Some(SplitSpec::parse(text, columns, seed)?))
+    }
 }
 
 impl Scope {
     /// Joins a spine with features as of the commit that the scope's ref names now.
-    pub(crate) async fn dataset(&self, request: DatasetRequest, schema: SchemaRef, spine: Vec<RecordBatch>) -> Result<Dataset> {
+    pub(crate) async fn dataset(&self, request: DatasetRequest, spine: SpineRows) -> Result<Dataset> {
         if let Some(name) = &request.save_as {
             // Refused before the work, not after it.
             DatasetManifest::path(name)?;
             self.branch().await?;
+        } else if request.splits.is_some() {
+            return Err(Error::argument("splits", "they belong to a dataset that is saved: give it a name"));
         }
         let (commit, definitions) = self.definitions().await?;
-        let DatasetRequest { selection, options, time_column, .. } = &request;
-        let (time_column, chosen, options, at) = (time_column.clone(), selection.clone(), *options, Arc::clone(&definitions));
-        let plan = blocking(move || Ok(JoinPlan::new(Spine::new(schema, spine, &time_column)?, &chosen, &at, options)?)).await?;
-        let plan = Arc::new(plan);
-        let joined = join(Arc::clone(&plan), self.repo.offline.view_rows(commit)).await?;
+        let (schema, batches, source) = self.spine(&commit, &definitions, spine, &request.time_column).await?;
+        let time_column = request.time_column.clone();
+        let spine = blocking(move || Ok(Spine::new(schema, batches, &time_column)?)).await?;
+        let making = Making { commit, definitions, spine, source, base: None };
+        let joined = self.joined(&making, &request).await?;
+        self.made(making, request, joined).await
+    }
+
+    async fn joined(&self, making: &Making, request: &DatasetRequest) -> Result<Joined> {
+        let (spine, chosen, options, definitions) =
+            (making.spine.clone(), request.selection.clone(), request.options, Arc::clone(&making.definitions));
+        let plan = blocking(move || Ok(JoinPlan::new(spine, &chosen, &definitions, options)?)).await?;
+        Ok(join(Arc::new(plan), self.repo.offline.view_rows(making.commit)).await?)
+    }
+
+    /// Describes what was joined, and saves it where asked.
+    async fn made(&self, making: Making, request: DatasetRequest, joined: Joined) -> Result<Dataset> {
         let (digest, joined) = blocking(move || Ok((content_digest(&joined.schema, &joined.batches)?, joined))).await?;
+        let spine = making.spine.clone();
+        let spine_digest = blocking(move || Ok(content_digest(spine.schema(), spine.batches())?)).await?;
         let rows = joined.batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let spine = Arc::clone(&plan);
-        let spine_digest = blocking(move || Ok(content_digest(spine.spine().schema(), spine.spine().batches())?)).await?;
-        let column = |(name, data_type): (&str, _)| DatasetColumn { name: name.to_owned(), data_type };
-        let manifest = DatasetManifest {
+        let mut manifest = DatasetManifest {
             name: request.save_as.clone().unwrap_or_default(),
-            commit: CommitName::new(commit.to_string())?,
-            definitions: definitions.digest(),
+            commit: CommitName::new(making.commit.to_string())?,
+            definitions: making.definitions.digest(),
             spine_digest,
             time_column: request.time_column.clone(),
             selection: request.selection.clone().into(),
             options: request.options,
-            columns: ContentHasher::new(&joined.schema)?.columns().map(column).collect(),
+            columns: columns_of(&joined.schema)?,
             rows,
             content_digest: digest,
             created: self.app.clock().now(),
+            spine: making.source,
+            spine_columns: making.spine.schema().fields().len(),
+            parts: Vec::new(),
+            splits: None,
+            statistics: Vec::new(),
+            base: making.base,
         };
         if request.save_as.is_some() {
-            self.save(&request.author, &manifest).await?;
+            let rule = request.splits.as_ref().map(|spec| self::splits(spec, &request, &making.definitions, &making.spine)).transpose()?;
+            manifest = self.save(&request, manifest, rule, &joined.batches).await?;
         }
-        Ok(Dataset { commit, joined, rows, digest, manifest })
-    }
-
-    /// Keeps a manifest under its name, in a commit of its own.
-    async fn save(&self, author: &str, manifest: &DatasetManifest) -> Result<()> {
-        let (path, branch) = (DatasetManifest::path(&manifest.name)?, self.branch().await?);
-        let mut writer = self.repo.versions.object_writer(&path, CONTENT_TYPE)?;
-        writer.write(&manifest.to_bytes()).await?;
-        let put = ObjectChange::Put { path, entry: writer.finish().await?, condition: ObjectCondition::Any };
-        let commit = ObjectCommit::new(Self::author(author), format!("keep dataset {}", manifest.name), vec![put]);
-        self.repo.versions.commit_objects(&branch.name, commit).await?;
-        Ok(())
+        Ok(Dataset { commit: making.commit, joined, rows, digest, manifest })
     }
 
     /// The manifests kept at the scope's ref, by name.
     pub(crate) async fn datasets(&self) -> Result<Vec<DatasetManifest>> {
-        let map = self.repo.versions.at(&self.resolve().await?.commit).await?;
-        let objects = self.repo.objects(&map, FOLDER).await?;
+        self.manifests(&self.resolve().await?.commit).await
+    }
+
+    async fn manifests(&self, commit: &CommitId) -> Result<Vec<DatasetManifest>> {
+        let objects = self.repo.objects(&self.repo.versions.at(commit).await?, FOLDER).await?;
         objects.iter().map(|(_, bytes)| Ok(DatasetManifest::from_bytes(bytes)?)).collect()
     }
 
     /// The manifest of a name.
     pub(crate) async fn described_dataset(&self, name: &str) -> Result<DatasetManifest> {
-        let map = self.repo.versions.at(&self.resolve().await?.commit).await?;
+        Ok(self.found_dataset(name, &self.reference).await?.1)
+    }
+
+    /// The manifest of a name at a ref, and the commit where it was found.
+    async fn found_dataset(&self, name: &str, reference: &str) -> Result<(CommitId, DatasetManifest)> {
+        let commit = self.resolve_ref(reference).await?.commit;
+        let map = self.repo.versions.at(&commit).await?;
         match self.repo.object(&map, &DatasetManifest::path(name)?).await? {
-            Some(bytes) => Ok(DatasetManifest::from_bytes(&bytes)?),
-            None => Err(Error::Missing(format!("no dataset {name:?} at {:?}: `anabranch dataset list` shows those there are", self.reference))),
+            Some(bytes) => Ok((commit, DatasetManifest::from_bytes(&bytes)?)),
+            None => Err(Error::Missing(format!("no dataset {name:?} at {reference:?}: `anabranch dataset list` shows those there are"))),
         }
     }
+
+    /// The rows of a saved dataset, or of one of its splits.
+    pub(crate) async fn dataset_rows(&self, name: &str, split: &str) -> Result<(DatasetManifest, DatasetRows)> {
+        let (commit, manifest) = self.found_dataset(name, &self.reference).await?;
+        let rows = DatasetRows::new(Arc::clone(&self.repo.versions), commit, &manifest)?;
+        let rows = if split.is_empty() { rows } else { rows.of_split(&manifest, split)? };
+        Ok((manifest, rows))
+    }
+}
+
+fn columns_of(schema: &SchemaRef) -> Result<Vec<DatasetColumn>> {
+    let column = |(name, data_type): (&str, _)| DatasetColumn { name: name.to_owned(), data_type };
+    Ok(ContentHasher::new(schema)?.columns().map(column).collect())
+}
+
+/// The rule of the splits that were asked for; without columns of their own they are by the join keys, in the order of the spine.
+fn splits(
+    spec: &SplitSpec,
+    request: &DatasetRequest,
+    definitions: &Definitions,
+    spine: &Spine,
+) -> Result<anabranch_offline_store::dataset::SplitRule> {
+    let names = spine.column_names();
+    let views = request.selection.resolve(definitions, &names, request.options.full_names)?;
+    let is_key = |name: &&String| views.iter().any(|view| view.key_columns.contains(*name));
+    let keys: Vec<String> = names.iter().filter(is_key).cloned().collect();
+    Ok(spec.rule(&names, &keys, &request.time_column)?)
 }
 
 /// Runs what takes long on a thread that may be held up.
@@ -133,5 +215,10 @@ impl Dataset {
             "content_digest": self.digest.to_string(),
             "manifest": manifest,
         })
+    }
+
+    /// The batches, with their schema.
+    pub(crate) fn into_rows(self) -> (SchemaRef, Vec<RecordBatch>) {
+        (self.joined.schema, self.joined.batches)
     }
 }

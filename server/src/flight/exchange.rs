@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anabranch_offline_store::join::JoinOptions;
 use anabranch_proto::v1::HistoricalCommand;
+use anabranch_proto::v1::dataset_spine::Source;
 use anabranch_proto::v1::flight_command::Command;
 use arrow_flight::FlightData;
 use futures::stream;
@@ -11,8 +12,9 @@ use tonic::{Request, Status, Streaming};
 
 use super::{Outgoing, streams, wrong};
 use crate::App;
-use crate::app::DatasetRequest;
-use crate::auth::Verb;
+use crate::app::{Dataset, DatasetRequest, Scope, SpineRows};
+use crate::auth::{Caller, Verb};
+use crate::error::Error;
 use crate::grpc::caller;
 use crate::metrics::RepositoryLabels;
 use crate::wire;
@@ -27,15 +29,55 @@ pub(super) async fn exchange(app: &Arc<App>, request: Request<Streaming<FlightDa
     if !command.save_as.is_empty() {
         app.enter(&caller, Verb::SaveDataset, repository, reference).await?;
     }
-    let (at_least, timeout_ms) = (command.at_least.clone(), command.timeout_ms);
+    let file = match command.spine.as_ref().and_then(|spine| spine.source.clone()) {
+        None => None,
+        Some(Source::File(file)) => Some(file),
+        Some(_) => return Err(Error::argument("spine", "the server makes it: ask by DoGet, or by CreateDataset to save it").into()),
+    };
+    let (at_least, timeout_ms, without_rows) = (command.at_least.clone(), command.timeout_ms, command.without_rows);
     let wanted = wanted(command)?;
-    let (schema, spine) = streams::collect(incoming.batches, limits.spine_bytes).await?;
+    let (schema, batches) = streams::collect(incoming.batches, limits.spine_bytes).await?;
     scope.wait_committed(&at_least, timeout_ms).await?;
-    let dataset = scope.dataset(wanted, schema, spine).await?;
-    let repository = RepositoryLabels { repository: scope.repo.name().to_owned() };
-    app.metrics().dataset_rows.get_or_create(&repository).inc_by(dataset.rows);
+    let dataset = scope.dataset(wanted, SpineRows::Given { schema, batches, file }).await?;
+    Ok(sent(&scope, dataset, without_rows))
+}
+
+/// The dataset of a spine that the server makes.
+pub(super) async fn of_server_spine(app: &Arc<App>, caller: &Caller, command: HistoricalCommand) -> Result<Outgoing<FlightData>, Status> {
+    let without_rows = command.without_rows;
+    let (scope, dataset) = made(app, caller, command).await?;
+    Ok(sent(&scope, dataset, without_rows))
+}
+
+/// Joins, and saves where asked, with a spine that the server makes.
+pub(crate) async fn made(app: &Arc<App>, caller: &Caller, mut command: HistoricalCommand) -> Result<(Scope, Dataset), Status> {
+    let target = command.target.take();
+    let (repository, reference) = wire::target(target.as_ref());
+    let scope = app.enter(caller, Verb::ReadDataset, repository, reference).await?;
+    // The spine is made of rows of tables.
+    app.enter(caller, Verb::ReadRows, repository, reference).await?;
+    if !command.save_as.is_empty() {
+        app.enter(caller, Verb::SaveDataset, repository, reference).await?;
+    }
+    let spine = match command.spine.take().and_then(|spine| spine.source) {
+        Some(Source::Events(view)) => SpineRows::Events(view),
+        _ => return Err(Error::argument("spine", "name a view whose events it is; rows of your own go in by DoExchange").into()),
+    };
+    scope.wait_committed(&command.at_least, command.timeout_ms).await?;
+    let dataset = scope.dataset(wanted(command)?, spine).await?;
+    Ok((scope, dataset))
+}
+
+fn sent(scope: &Scope, dataset: Dataset, without_rows: bool) -> Outgoing<FlightData> {
     let footer = dataset.footer().to_string().into();
-    Ok(streams::outgoing(dataset.joined.schema, stream::iter(dataset.joined.batches.into_iter().map(Ok)), Some(footer)))
+    let rows = dataset.rows;
+    let (schema, batches) = dataset.into_rows();
+    let batches = if without_rows { Vec::new() } else { batches };
+    if !without_rows {
+        let repository = RepositoryLabels { repository: scope.repo.name().to_owned() };
+        scope.app.metrics().dataset_rows.get_or_create(&repository).inc_by(rows);
+    }
+    streams::outgoing(schema, stream::iter(batches.into_iter().map(Ok)), Some(footer))
 }
 
 fn wanted(command: HistoricalCommand) -> Result<DatasetRequest, Status> {
@@ -44,6 +86,7 @@ fn wanted(command: HistoricalCommand) -> Result<DatasetRequest, Status> {
         options: JoinOptions { knowledge: DatasetRequest::knowledge(&command.knowledge)?, strict: command.strict, full_names: command.full_names },
         time_column: DatasetRequest::time_column(&command.time_column),
         save_as: Some(command.save_as).filter(|name| !name.is_empty()),
+        splits: DatasetRequest::splits(&command.splits, command.split_by, command.split_seed)?,
         author: command.author,
     })
 }

@@ -98,6 +98,8 @@ async fn every_route_asks_the_hook() {
         ("POST", "/v1/branches/rename") => r#"{"name": "a", "new_name": "b"}"#,
         ("POST", "/v1/branches/protect") => r#"{"name": "a", "protected": true}"#,
         ("POST", "/v1/copy-object" | "/v1/rename-object" | "/v1/import-objects") => r#"{"from": "a"}"#,
+        ("POST", "/v1/datasets") => r#"{"name": "a", "features": ["weather"], "spine": {"events": "weather"}}"#,
+        ("POST", "/v1/datasets/refresh") => r#"{"name": "a", "save_as": "b"}"#,
         ("POST", "/v1/online-features") => r#"{"service": "model", "keys": {}}"#,
         _ => "",
     };
@@ -127,10 +129,13 @@ async fn every_flight_method_asks_the_hook_with_the_ref_of_its_command() {
     let trained = server.flight().do_get(Ticket { ticket: command(Command::Batches(batches)).into() }).await.unwrap_err();
     let read = v1::ReadCommand { target, view: "weather".into(), ..v1::ReadCommand::default() };
     let got = server.flight().do_get(Ticket { ticket: command(Command::Read(read)).into() }).await.unwrap_err();
-    for status in [exchanged, put, described, fetched, trained, got] {
+    let saved = v1::DatasetCommand { target: at("branch:x"), name: "train".into(), ..v1::DatasetCommand::default() };
+    let saved = server.flight().do_get(Ticket { ticket: command(Command::Dataset(saved)).into() }).await.unwrap_err();
+    for status in [exchanged, put, described, fetched, trained, got, saved] {
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     }
-    let expected = ["read_dataset", "write_rows", "read_dataset", "read_dataset", "read_dataset", "read_rows"].map(|verb| (verb.to_owned(), "default".to_owned(), "branch:x".to_owned()));
+    let verbs = ["read_dataset", "write_rows", "read_dataset", "read_dataset", "read_dataset", "read_rows", "read_dataset"];
+    let expected = verbs.map(|verb| (verb.to_owned(), "default".to_owned(), "branch:x".to_owned()));
     assert_eq!(*forbid.0.lock().unwrap(), expected);
 }
 

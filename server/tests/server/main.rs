@@ -10,6 +10,7 @@ mod life;
 mod objects;
 mod refusals;
 mod rows;
+mod saved_datasets;
 mod support;
 mod verbs;
 mod versions;

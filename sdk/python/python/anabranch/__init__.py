@@ -58,6 +58,7 @@ from .results import (
     Shown,
     Tag,
 )
+from .spines import Events, Sql
 from .tables import Dataset, OnlineFeatures, Status, Table
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "Diff",
     "Difference",
     "Entity",
+    "Events",
     "Exhausted",
     "FailedPrecondition",
     "Failure",
@@ -108,6 +110,7 @@ __all__ = [
     "ServerInfo",
     "Shown",
     "Source",
+    "Sql",
     "Status",
     "Table",
     "Tag",

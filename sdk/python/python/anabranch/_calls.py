@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar, Union
 
 from . import _anabranch as native
-from . import results, rows, tables
+from . import results, rows, spines, tables
 from .definitions import Definition, FeatureService, FeatureView
 from .errors import InvalidArgument
 
@@ -134,7 +134,7 @@ class Calls:
 
     def get_historical_features(
         self,
-        spine: rows.RowsLike,
+        spine: spines.Spine,
         features: Features,
         time_column: str,
         knowledge: Knowledge,
@@ -145,19 +145,38 @@ class Calls:
         save_as: str,
         ref: str | None,
     ) -> Prepared[tables.Dataset]:
-        knowledge = _time(knowledge)
-        call = self._at(ref).get_historical_features(
-            *_selection(features),
-            rows.to_arrow(rows.with_times(spine, time_column)),
-            full_names=full_names,
-            time_column=time_column,
-            knowledge=knowledge,
-            strict=strict,
-            at_least=at_least,
-            timeout_ms=_milliseconds(timeout),
-            save_as=save_as,
-        )
+        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, "", (), 0)
+        call = self._at(ref).get_historical_features(spines.to_native(spine, time_column), join)
         return Prepared(call, lambda reply: tables.Dataset(*reply))
+
+    def create_dataset(
+        self,
+        name: str,
+        spine: spines.Spine,
+        features: Features,
+        splits: str,
+        split_by: Sequence[str],
+        split_seed: int,
+        time_column: str,
+        knowledge: Knowledge,
+        strict: bool,
+        full_names: bool,
+        at_least: str,
+        timeout: float | None,
+        ref: str | None,
+    ) -> Prepared[results.SavedDataset]:
+        join = _join(features, time_column, knowledge, strict, full_names, at_least, timeout, name, splits, split_by, split_seed)
+        call = self._at(ref).create_dataset(spines.to_native(spine, time_column), join)
+        return Prepared(call, lambda reply: results.SavedDataset(**reply))
+
+    def refresh_dataset(self, name: str, save_as: str, from_ref: str, ref: str | None) -> Prepared[results.SavedDataset]:
+        return Prepared(self._at(ref).refresh_dataset(name, save_as, from_ref), lambda reply: results.SavedDataset(**reply))
+
+    def diff_datasets(self, left: str, right: str, left_ref: str, right_ref: str, ref: str | None) -> Prepared[dict[str, Any]]:
+        return Prepared(self._at(ref).diff_datasets(left, right, left_ref, right_ref), lambda reply: reply)
+
+    def read_dataset(self, name: str, split: str, columns: Sequence[str], ref: str | None) -> Prepared[tables.Table]:
+        return Prepared(self._at(ref).read_dataset(name, split, list(columns)), tables.Table)
 
     def read(self, view: FeatureView | str, columns: Sequence[str], quarantine: bool, ref: str | None) -> Prepared[tables.Table]:
         return Prepared(self._at(ref).read(_name(view), list(columns), quarantine), tables.Table)
@@ -385,3 +404,33 @@ class _Closed:
 
 
 CLOSED: Any = Calls(_Closed())  # type: ignore[arg-type]
+
+
+def _join(
+    features: Features,
+    time_column: str,
+    knowledge: Knowledge,
+    strict: bool,
+    full_names: bool,
+    at_least: str,
+    timeout: float | None,
+    save_as: str,
+    splits: str,
+    split_by: Sequence[str],
+    split_seed: int,
+) -> dict[str, Any]:
+    names, service = _selection(features)
+    return {
+        "features": names,
+        "service": service,
+        "full_names": full_names,
+        "time_column": time_column,
+        "knowledge": _time(knowledge),
+        "strict": strict,
+        "at_least": at_least,
+        "timeout_ms": _milliseconds(timeout),
+        "save_as": save_as,
+        "splits": splits,
+        "split_by": list(split_by),
+        "split_seed": split_seed,
+    }

@@ -20,6 +20,7 @@ from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepare
 from .datasets import AsyncSavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
+from .spines import Spine
 
 T = TypeVar("T")
 
@@ -150,7 +151,7 @@ class Client:
 
     async def get_historical_features(
         self,
-        spine: RowsLike,
+        spine: Spine,
         features: Features,
         *,
         time_column: str = "event_timestamp",
@@ -321,6 +322,42 @@ class Client:
     async def dataset(self, name: str, *, ref: str | None = None) -> AsyncSavedDataset:
         """See `anabranch.Client.dataset`."""
         return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.dataset(name, ref)))
+
+    async def create_dataset(
+        self,
+        name: str,
+        spine: Spine,
+        features: Features,
+        *,
+        splits: str = "",
+        split_by: Sequence[str] = (),
+        split_seed: int = 0,
+        time_column: str = "event_timestamp",
+        knowledge: Knowledge = "spine",
+        strict: bool = False,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        ref: str | None = None,
+    ) -> AsyncSavedDataset:
+        """See `anabranch.Client.create_dataset`."""
+        return await _run(
+            self._calls.create_dataset(
+                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, ref
+            )
+        )
+
+    async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> AsyncSavedDataset:
+        """See `anabranch.Client.refresh_dataset`."""
+        return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.refresh_dataset(name, save_as, from_ref, ref)))
+
+    async def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
+        """See `anabranch.Client.diff_datasets`."""
+        return await _run(self._calls.diff_datasets(left, right, left_ref, right_ref, ref))
+
+    async def read_dataset(self, name: str, *, split: str = "", columns: Sequence[str] = (), ref: str | None = None) -> tables.Table:
+        """See `anabranch.Client.read_dataset`."""
+        return await _run(self._calls.read_dataset(name, split, columns, ref))
 
     async def put_object(
         self,

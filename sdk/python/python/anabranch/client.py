@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import _calls, results, tables
 from . import _anabranch as native
@@ -16,6 +16,7 @@ from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepare
 from .datasets import SavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
+from .spines import Spine
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ class Client:
 
     def get_historical_features(
         self,
-        spine: RowsLike,
+        spine: Spine,
         features: Features,
         *,
         time_column: str = "event_timestamp",
@@ -194,8 +195,8 @@ class Client:
 
         The spine has the key columns and a time column; all its columns and rows come back in their order, then the features. `knowledge` says what
         counts as known: what was known at the row's time (`spine`), everything (`any`), or what was known at one time for all rows. With `strict`
-        only what was true before the row's time counts, not what became true at it. `save_as` keeps what it takes to make the dataset again, under a
-        name, on the branch. The same ref and spine give the same `content_digest`.
+        only what was true before the row's time counts, not what became true at it. `save_as` saves the dataset, rows and all, under a name on
+        the branch. The spine may be `Events(view)` or `Sql(query)`, which the server makes. The same ref and spine give the same `content_digest`.
         """
         return _run(self._calls.get_historical_features(spine, features, time_column, knowledge, strict, full_names, at_least, timeout, save_as, ref))
 
@@ -395,6 +396,46 @@ class Client:
     def dataset(self, name: str, *, ref: str | None = None) -> SavedDataset:
         """One saved dataset: what it is, its rows, and its batches for a training loop."""
         return SavedDataset(self._calls.at(ref), _run(self._calls.dataset(name, ref)))
+
+    def create_dataset(
+        self,
+        name: str,
+        spine: Spine,
+        features: Features,
+        *,
+        splits: str = "",
+        split_by: Sequence[str] = (),
+        split_seed: int = 0,
+        time_column: str = "event_timestamp",
+        knowledge: Knowledge = "spine",
+        strict: bool = False,
+        full_names: bool = False,
+        at_least: str = "",
+        timeout: float | None = None,
+        ref: str | None = None,
+    ) -> SavedDataset:
+        """Joins features to a spine, as `get_historical_features` does, and saves the dataset, rows and all, under a name on the branch.
+
+        A name is for ever: another dataset under a taken name raises `Conflict`, the same one is fine. `splits` is `train=0.8,test=0.2` (by a hash of
+        the columns `split_by`, by default the join keys) or `train<2026-01-01,test` (by time). The spine may be `Events(view)` or `Sql(query)`.
+        """
+        return _run(
+            self._calls.create_dataset(
+                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, ref
+            )
+        )
+
+    def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> SavedDataset:
+        """Saves a dataset as it is at the head of the branch, under a name of its own; only rows that can have changed are joined again."""
+        return SavedDataset(self._calls.at(ref), _run(self._calls.refresh_dataset(name, save_as, from_ref, ref)))
+
+    def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
+        """What differs between two saved datasets: the request, the definitions, the data, and how far each column's values moved."""
+        return _run(self._calls.diff_datasets(left, right, left_ref, right_ref, ref))
+
+    def read_dataset(self, name: str, *, split: str = "", columns: Sequence[str] = (), ref: str | None = None) -> tables.Table:
+        """The rows of a saved dataset, or of one of its splits, in their order."""
+        return _run(self._calls.read_dataset(name, split, columns, ref))
 
     def put_object(
         self,

@@ -60,6 +60,12 @@ class _Handle(results.SavedDataset):
     def __bool__(self) -> bool:
         return True
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, results.SavedDataset) and (self.name, self.manifest) == (other.name, other.manifest)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.content_digest))
+
     def _fetch(self, columns: Sequence[str], split: str) -> native.Call:
         return self._client.fetch_dataset(self.name, list(columns), split, self.content_digest)
 
