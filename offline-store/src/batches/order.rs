@@ -11,14 +11,14 @@
 //!            u32 length | UTF-8    the split's name, empty for all rows
 //!            u64                   seed
 //!            u64                   epoch
-//! K0 … K11   the first 96 bytes of BLAKE3's extended output over the material, as u64
+//! K0 … K15   the first 128 bytes of BLAKE3's extended output over the material, as u64
 //!
 //! b          the least number of bits with 2^b >= N
 //! x          H (the high floor(b/2) bits) and L (the low b - floor(b/2) bits)
 //! mix(z)     z ^= z >> 30; z *= bf58476d1ce4e5b9; z ^= z >> 27; z *= 94d049bb133111eb; z ^= z >> 31     (splitmix64's finaliser)
 //! round i    i even: L ^= mix(Ki ^ H), cut to L's bits; i odd: H ^= mix(Ki ^ L), cut to H's bits
 //!
-//! row(p)     x = p; do the 12 rounds on x, and again until x < N; x
+//! row(p)     x = p; do the 16 rounds on x, and again until x < N; x
 //! ```
 //!
 //! It shuffles; it is no cipher, and keeps nothing secret.
@@ -27,7 +27,7 @@ use crate::dataset::ContentDigest;
 
 const MAGIC: &[u8] = b"anabranch shuffle";
 const VERSION: u8 = 1;
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 16;
 
 /// The order of the rows of a dataset, or of a split of one, in an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]

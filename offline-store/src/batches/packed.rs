@@ -82,10 +82,6 @@ impl Layout {
         Self { columns: slots, stride: at + heap_slot.map_or(0, |_| size_of::<u64>()), heap_slot }
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.columns.len()
-    }
-
     /// The columns of some names, all where there are none.
     pub(super) fn select(&self, names: &[String]) -> Result<Vec<usize>, BatchesError> {
         if names.is_empty() {

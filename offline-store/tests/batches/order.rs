@@ -19,7 +19,12 @@ fn an_order_is_the_one_that_is_written_down() {
     assert_eq!(order("train", 1_000_003, 42, 3), GOLDEN[2]);
 }
 
-const GOLDEN: [[u64; 8]; 3] = [[0; 8], [0; 8], [0; 8]];
+/// Made by another implementation of the text, in Python: `sdk/python/tests/orders.py`.
+const GOLDEN: [[u64; 8]; 3] = [
+    [3, 6, 0, 5, 4, 1, 7, 2],
+    [867_802, 595_969, 185_532, 529_060, 82_596, 309_170, 949_143, 334_965],
+    [606_199, 361_826, 604_154, 27_989, 174_223, 911_058, 319_828, 641_651],
+];
 
 #[test]
 fn without_a_seed_rows_keep_their_order() {
@@ -148,7 +153,7 @@ fn a_cursor_s_bytes_are_those_that_are_written_down() {
     assert_eq!(cursor.to_string(), GOLDEN_CURSOR);
 }
 
-const GOLDEN_CURSOR: &str = "";
+const GOLDEN_CURSOR: &str = "AQcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHQWTAVYCAahUBAAAAAAAAACoAAAAAAAAAAwAAAAAAAAPoUZv_pA";
 
 #[test]
 fn a_cursor_with_any_bit_changed_is_refused() {

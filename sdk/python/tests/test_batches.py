@@ -16,6 +16,7 @@ import pytest
 import anabranch
 import anabranch.aio
 
+import orders
 from conftest import WEATHER
 
 UTC = datetime.timezone.utc
@@ -90,6 +91,10 @@ def test_an_epoch_has_every_row_once_in_an_order_of_its_own(dataset):
     assert sorted(first) == sorted(second) == list(range(ROWS))
     assert first == again
     assert len({tuple(order) for order in (first, second, seeded, range(ROWS))}) == 4
+
+
+def test_the_order_of_an_epoch_is_the_one_that_is_written_down(dataset):
+    assert rows(read(dataset, seed=7, epoch=3)) == orders.order(dataset.content_digest, "", ROWS, 7, 3)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
