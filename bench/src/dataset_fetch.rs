@@ -10,9 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_client::{
-    BatchesQuery, Changes, Client, ClientConfig, Definition, Entity, FeatureView, HistoricalQuery, Rows, SavedQuery, Selection,
-};
+use anabranch_client::{BatchesQuery, Changes, Client, ClientConfig, Definition, Entity, FeatureView, HistoricalQuery, Rows, SavedQuery, Selection};
 use anabranch_core::{DataType, Scalar};
 use anyhow::{Context as _, ensure};
 use arrow::array::{ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};

@@ -98,7 +98,12 @@ impl RowCache {
     ///
     /// # Errors
     /// What `fill` fails with; the next who asks tries again.
-    pub async fn rows<F, E>(self: &Arc<Self>, content: ContentDigest, columns: &[PackedColumn], fill: impl FnOnce(RowsBuilder) -> F) -> Result<Arc<PackedRows>, E>
+    pub async fn rows<F, E>(
+        self: &Arc<Self>,
+        content: ContentDigest,
+        columns: &[PackedColumn],
+        fill: impl FnOnce(RowsBuilder) -> F,
+    ) -> Result<Arc<PackedRows>, E>
     where
         F: Future<Output = Result<PackedRows, E>>,
         E: From<BatchesError>,

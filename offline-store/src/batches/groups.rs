@@ -92,7 +92,8 @@ impl GroupReader {
     /// # Errors
     /// Invalid for a group that is not there; [`Error::Corrupt`] where the file is not the one that was saved.
     pub async fn read(&self, group: u64, columns: Arc<[usize]>) -> Result<RecordBatch> {
-        let none = || Error::Invalid { what: "row group of a dataset", reason: format!("there is none numbered {group}: there are {}", self.groups()) };
+        let none =
+            || Error::Invalid { what: "row group of a dataset", reason: format!("there is none numbered {group}: there are {}", self.groups()) };
         let (part, within, _) = self.0.place(group).ok_or_else(none)?;
         let (part, opened) = &self.0.parts[part];
         let opened = opened.get_or_try_init(|| self.0.open(part)).await?;

@@ -189,7 +189,8 @@ impl Layout {
                 arrays[index] = Some(self.array(picked, slot, &values, valid)?);
             }
         }
-        let arrays = columns.iter().map(|column| arrays[*column].clone().ok_or(BatchesError::Damaged("a column is missing"))).collect::<Result<_, _>>()?;
+        let arrays =
+            columns.iter().map(|column| arrays[*column].clone().ok_or(BatchesError::Damaged("a column is missing"))).collect::<Result<_, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(picked.rows));
         Ok(RecordBatch::try_new_with_options(self.schema(columns), arrays, &options)?)
     }
@@ -337,7 +338,10 @@ fn offsets_of(lengths: impl IntoIterator<Item = usize>) -> Result<OffsetBuffer<i
     let (mut end, mut offsets) = (0_i32, vec![0_i32]);
     for length in lengths {
         let next = i32::try_from(length).ok().and_then(|length| end.checked_add(length));
-        end = next.ok_or_else(|| BatchesError::Invalid { what: "batch_size", reason: "a column of a batch has over 2 GiB: ask for smaller batches".to_owned() })?;
+        end = next.ok_or_else(|| BatchesError::Invalid {
+            what: "batch_size",
+            reason: "a column of a batch has over 2 GiB: ask for smaller batches".to_owned(),
+        })?;
         offsets.push(end);
     }
     Ok(OffsetBuffer::new(offsets.into()))
@@ -389,16 +393,31 @@ fn list_items(scalar: Scalar, values: &[&[u8]]) -> Result<(Vec<usize>, ArrayRef)
 /// The values of a column without fixed width.
 enum Heaped<'a> {
     /// Bytes between offsets that count items of a width.
-    Flat { offsets: &'a [i32], bytes: &'a [u8], width: usize },
-    Bools { offsets: &'a [i32], items: &'a BooleanArray },
-    Texts { offsets: &'a [i32], item_offsets: &'a [i32], bytes: &'a [u8] },
+    Flat {
+        offsets: &'a [i32],
+        bytes: &'a [u8],
+        width: usize,
+    },
+    Bools {
+        offsets: &'a [i32],
+        items: &'a BooleanArray,
+    },
+    Texts {
+        offsets: &'a [i32],
+        item_offsets: &'a [i32],
+        bytes: &'a [u8],
+    },
 }
 
 impl<'a> Heaped<'a> {
     fn of(column: &'a ArrayRef) -> Self {
         match column.data_type() {
-            ArrowType::Utf8 => Self::Flat { offsets: column.as_string::<i32>().value_offsets(), bytes: column.as_string::<i32>().value_data(), width: 1 },
-            ArrowType::Binary => Self::Flat { offsets: column.as_binary::<i32>().value_offsets(), bytes: column.as_binary::<i32>().value_data(), width: 1 },
+            ArrowType::Utf8 => {
+                Self::Flat { offsets: column.as_string::<i32>().value_offsets(), bytes: column.as_string::<i32>().value_data(), width: 1 }
+            }
+            ArrowType::Binary => {
+                Self::Flat { offsets: column.as_binary::<i32>().value_offsets(), bytes: column.as_binary::<i32>().value_data(), width: 1 }
+            }
             _ => {
                 let list = column.as_list::<i32>();
                 let (offsets, items) = (list.value_offsets(), list.values());

@@ -76,7 +76,17 @@ struct Piece {
 impl RowsBuilder {
     pub(super) fn new(cache: Arc<RowCache>, folder: PathBuf, columns: &[PackedColumn]) -> Self {
         let (layout, nulls) = (Layout::new(columns), vec![false; columns.len()]);
-        let packed = PackedRows { layout, rows: 0, bytes: 0, blocks: Vec::new(), file: None, nulls, picks: AtomicU64::new(0), splits: Mutex::default(), _reserved: Vec::new() };
+        let packed = PackedRows {
+            layout,
+            rows: 0,
+            bytes: 0,
+            blocks: Vec::new(),
+            file: None,
+            nulls,
+            picks: AtomicU64::new(0),
+            splits: Mutex::default(),
+            _reserved: Vec::new(),
+        };
         Self { cache, folder, packed, open: Block::default(), open_rows: 0, written: 0 }
     }
 

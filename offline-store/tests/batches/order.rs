@@ -52,7 +52,8 @@ fn neighbours_go_their_own_ways_and_epochs_differ() {
 }
 
 fn stripes() -> impl Strategy<Value = (u64, u64, u32, u32, bool)> {
-    (0_u64..400, 0_u64..400, 1_u32..40, 1_u32..9, any::<bool>()).prop_map(|(rows, start, batch, world, drop)| (rows, start.min(rows), batch, world, drop))
+    (0_u64..400, 0_u64..400, 1_u32..40, 1_u32..9, any::<bool>())
+        .prop_map(|(rows, start, batch, world, drop)| (rows, start.min(rows), batch, world, drop))
 }
 
 /// The positions of each rank, batch by batch.

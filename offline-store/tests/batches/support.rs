@@ -13,9 +13,8 @@ use arrow::datatypes::{Field, Schema};
 pub(crate) const CONTENT: ContentDigest = ContentDigest([7; 32]);
 
 /// Every type that a column may have.
-pub(crate) const TYPES: [&str; 13] = [
-    "bool", "i32", "i64", "f32", "f64", "timestamp", "string", "bytes", "vector<3>", "list<i64>", "list<bool>", "list<string>", "list<f32>",
-];
+pub(crate) const TYPES: [&str; 13] =
+    ["bool", "i32", "i64", "f32", "f64", "timestamp", "string", "bytes", "vector<3>", "list<i64>", "list<bool>", "list<string>", "list<f32>"];
 
 pub(crate) fn columns(types: &[&str]) -> Vec<PackedColumn> {
     let column = |(i, name): (usize, &&str)| PackedColumn { name: format!("c{i}"), data_type: name.parse().unwrap() };
@@ -62,7 +61,13 @@ pub(crate) fn cache(memory_bytes: u64, disk_bytes: u64) -> (tempfile::TempDir, A
 }
 
 /// Packs rows that come in batches of a size.
-pub(crate) async fn packed(cache: &Arc<RowCache>, content: ContentDigest, table: &RecordBatch, columns: &[PackedColumn], batch: usize) -> Result<Arc<PackedRows>, BatchesError> {
+pub(crate) async fn packed(
+    cache: &Arc<RowCache>,
+    content: ContentDigest,
+    table: &RecordBatch,
+    columns: &[PackedColumn],
+    batch: usize,
+) -> Result<Arc<PackedRows>, BatchesError> {
     let table = table.clone();
     let fill = move |mut builder: RowsBuilder| async move {
         for from in (0..table.num_rows()).step_by(batch) {

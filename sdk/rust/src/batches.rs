@@ -90,7 +90,17 @@ impl BatchesQuery {
     /// All rows of a dataset in their order, for one worker.
     pub fn new(name: impl Into<String>, batch_size: u32) -> Self {
         let dataset = SavedQuery { name: name.into(), ..SavedQuery::default() };
-        Self { dataset, batch_size, seed: None, epoch: None, rank: 0, world_size: 1, cursor: String::new(), drop_last: false, prefetch_bytes: 8 << 20 }
+        Self {
+            dataset,
+            batch_size,
+            seed: None,
+            epoch: None,
+            rank: 0,
+            world_size: 1,
+            cursor: String::new(),
+            drop_last: false,
+            prefetch_bytes: 8 << 20,
+        }
     }
 }
 

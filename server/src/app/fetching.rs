@@ -106,7 +106,8 @@ impl Scope {
         let commit = self.resolve().await?.commit;
         let map = self.repo.versions.at(&commit).await?;
         let found = self.repo.object(&map, &DatasetManifest::path(&part.name)?).await?;
-        let missing = || Error::Missing(format!("no dataset {:?} at {:?}: `anabranch dataset list` shows those there are", part.name, self.reference));
+        let missing =
+            || Error::Missing(format!("no dataset {:?} at {:?}: `anabranch dataset list` shows those there are", part.name, self.reference));
         let manifest = DatasetManifest::from_bytes(&found.ok_or_else(missing)?)?;
         if let Some(wanted) = &part.content_digest
             && *wanted != manifest.content_digest.to_string()

@@ -24,12 +24,7 @@ use crate::wire;
 /// The part of a dataset that a command means.
 pub(super) fn part(wanted: &v1::DatasetCommand) -> Part {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Part {
-        name: wanted.name.clone(),
-        columns: wanted.columns.clone(),
-        split: given(&wanted.split),
-        content_digest: given(&wanted.content_digest),
-    }
+    Part { name: wanted.name.clone(), columns: wanted.columns.clone(), split: given(&wanted.split), content_digest: given(&wanted.content_digest) }
 }
 
 pub(super) async fn rows(app: &Arc<App>, caller: &Caller, command: v1::DatasetRowsCommand) -> Result<Outgoing<FlightData>, Status> {
@@ -79,7 +74,8 @@ pub(super) async fn batches(app: &Arc<App>, caller: &Caller, command: v1::Batche
     // A trainer may keep its stream for hours: a server that shuts down does not wait for it.
     let closing = app.closing().clone();
     let messages = messages.map_err(Status::from).take_until(closing.clone().cancelled_owned());
-    let cut_off = stream::once(async move { closing.is_cancelled() }).filter_map(|closing| async move { closing.then_some(Err(Error::Closing.into())) });
+    let cut_off =
+        stream::once(async move { closing.is_cancelled() }).filter_map(|closing| async move { closing.then_some(Err(Error::Closing.into())) });
     Ok(stream::once(async { Ok(first) }).chain(messages).chain(cut_off).boxed())
 }
 
