@@ -6,7 +6,6 @@
 mod changes;
 mod datasets;
 mod definitions;
-mod fetching;
 mod history;
 mod ingest;
 mod keys;
@@ -24,7 +23,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anabranch_core::{Clock, Timestamp};
-use anabranch_offline_store::batches::{CacheLimits, RowCache};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Action, Authorizer, Caller, Verb};
@@ -37,7 +35,6 @@ use crate::sessions::Sessions;
 pub(crate) use changes::ApplyRequest;
 pub(crate) use datasets::{Dataset, DatasetRequest, RefreshRequest, SpineRows};
 pub(crate) use definitions::{Planned, Proposal};
-pub(crate) use fetching::{EpochRequest, Part};
 pub(crate) use history::{DiffLine, DiffReport, DiffRequest, KindCount, LogRequest};
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
 pub(crate) use keys::key_text;
@@ -64,7 +61,6 @@ pub struct App {
     started: Timestamp,
     metrics: Metrics,
     sessions: Sessions,
-    row_cache: Arc<RowCache>,
     closing: CancellationToken,
 }
 
@@ -88,9 +84,7 @@ impl App {
         }
         let started = clock.now();
         let (metrics, sessions) = (Metrics::default(), Sessions::default());
-        let limits = CacheLimits { memory_bytes: config.datasets.cache_memory_bytes, disk_bytes: config.datasets.cache_disk_bytes };
-        let row_cache = RowCache::new(&folder.tmp(), limits);
-        Ok(Arc::new(Self { config, folder, authorizer, repositories, clock, started, metrics, sessions, row_cache, closing }))
+        Ok(Arc::new(Self { config, folder, authorizer, repositories, clock, started, metrics, sessions, closing }))
     }
 
     /// Lets a caller in to do something in a repository, or says why not.

@@ -28,12 +28,6 @@ pub const ROWS_INGESTED: &str = "anabranch_rows_ingested";
 pub const VALUES_LOOKED_UP: &str = "anabranch_values_looked_up";
 /// Rows of datasets sent (`_total`).
 pub const DATASET_ROWS: &str = "anabranch_dataset_rows";
-/// Streams of saved datasets that are being read.
-pub const DATASET_READERS: &str = "anabranch_dataset_readers";
-/// Memory that unpacked datasets take.
-pub const DATASET_CACHE_MEMORY: &str = "anabranch_dataset_cache_memory_bytes";
-/// Disk that unpacked datasets take.
-pub const DATASET_CACHE_DISK: &str = "anabranch_dataset_cache_disk_bytes";
 /// Sessions held open.
 pub const SESSIONS: &str = "anabranch_sessions";
 /// The pipeline's position in its log, by stage: appended, published, committed.
@@ -102,12 +96,6 @@ pub struct Metrics {
     pub values_looked_up: Family<StatusLabels, Counter>,
     /// [`DATASET_ROWS`].
     pub dataset_rows: Family<RepositoryLabels, Counter>,
-    /// [`DATASET_READERS`].
-    pub dataset_readers: Gauge,
-    /// [`DATASET_CACHE_MEMORY`].
-    pub dataset_cache_memory: Gauge,
-    /// [`DATASET_CACHE_DISK`].
-    pub dataset_cache_disk: Gauge,
     /// [`SESSIONS`].
     pub sessions: Gauge,
     /// [`PIPELINE_POSITION`].
@@ -128,9 +116,6 @@ impl Default for Metrics {
             rows_ingested: Family::default(),
             values_looked_up: Family::default(),
             dataset_rows: Family::default(),
-            dataset_readers: Gauge::default(),
-            dataset_cache_memory: Gauge::default(),
-            dataset_cache_disk: Gauge::default(),
             sessions: Gauge::default(),
             pipeline_position: Family::default(),
         };
@@ -151,9 +136,6 @@ impl Metrics {
         registry.register(ROWS_INGESTED, "Rows taken in by bulk ingest, quarantined ones included", self.rows_ingested.clone());
         registry.register(VALUES_LOOKED_UP, "Values looked up online by their status", self.values_looked_up.clone());
         registry.register(DATASET_ROWS, "Rows of datasets sent", self.dataset_rows.clone());
-        registry.register(DATASET_READERS, "Streams of saved datasets that are being read", self.dataset_readers.clone());
-        registry.register(DATASET_CACHE_MEMORY, "Memory that unpacked datasets take", self.dataset_cache_memory.clone());
-        registry.register(DATASET_CACHE_DISK, "Disk that unpacked datasets take", self.dataset_cache_disk.clone());
         registry.register(SESSIONS, "Sessions held open", self.sessions.clone());
         let help = "Rows of the log by stage of the pipeline: appended, published online, committed offline";
         registry.register(PIPELINE_POSITION, help, self.pipeline_position.clone());
@@ -195,9 +177,6 @@ mod tests {
             ROWS_INGESTED,
             VALUES_LOOKED_UP,
             DATASET_ROWS,
-            DATASET_READERS,
-            DATASET_CACHE_MEMORY,
-            DATASET_CACHE_DISK,
             SESSIONS,
             PIPELINE_POSITION,
         ];

@@ -1,9 +1,8 @@
 //! The native half of the Python package: the Rust client, its values in Python's terms, and the command line.
 //!
-//! In reading order: [`calls`] (one way of running a call, blocking or asyncio), [`client`] (the calls), [`input`] and [`output`] (rows in and out), [`objects`], [`batches`],
+//! In reading order: [`calls`] (one way of running a call, blocking or asyncio), [`client`] (the calls), [`input`] and [`output`] (rows in and out), [`objects`],
 //! [`definitions`] and [`errors`]. What a user sees, defaults and documentation among it, is Python: `python/anabranch/`.
 
-mod batches;
 mod calls;
 mod client;
 mod definitions;
@@ -31,7 +30,6 @@ fn _anabranch(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<calls::Call>()?;
     module.add_class::<calls::Running>()?;
-    module.add_class::<batches::NativeBatches>()?;
     module.add_class::<client::NativeClient>()?;
     module.add_class::<objects::NativeObjects>()?;
     module.add_class::<output::NativeTable>()?;

@@ -1,4 +1,4 @@
-//! `DoGet`: rows of a view, of its quarantine or of a saved dataset at a ref, a dataset whose spine the server makes, or a rank's batches of a saved one.
+//! `DoGet`: rows of a view, of its quarantine or of a saved dataset at a ref, or a dataset whose spine the server makes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use arrow_flight::{FlightData, Ticket};
 use futures::TryStreamExt;
 use tonic::{Request, Status};
 
-use super::{Outgoing, batches, command, exchange, streams, wrong};
+use super::{Outgoing, command, exchange, streams, wrong};
 use crate::App;
 use crate::auth::{Caller, Verb};
 use crate::error::Error;
@@ -22,9 +22,7 @@ pub(super) async fn get(app: &Arc<App>, request: Request<Ticket>) -> Result<Outg
         Command::Read(read) => self::read(app, &caller, read).await,
         Command::Dataset(dataset) => self::dataset(app, &caller, dataset).await,
         Command::Historical(historical) => exchange::of_server_spine(app, &caller, historical).await,
-        Command::DatasetRows(rows) => batches::rows(app, &caller, rows).await,
-        Command::Batches(wanted) => batches::batches(app, &caller, wanted).await,
-        Command::Bulk(_) => Err(wrong("DoGet", "read, dataset, historical, dataset rows or batches").into()),
+        Command::Bulk(_) => Err(wrong("DoGet", "read, dataset or historical").into()),
     }
 }
 

@@ -5,7 +5,6 @@
 mod authorisation;
 mod bulk;
 mod datasets;
-mod fetching;
 mod life;
 mod objects;
 mod refusals;

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from . import _calls, results, tables
 from . import _anabranch as native
 from ._calls import Definitions, Features, Knowledge, ObjectData, Paths, Prepared, Time
-from .datasets import AsyncSavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
 from .spines import Spine
@@ -319,9 +318,9 @@ class Client:
         """See `anabranch.Client.datasets`."""
         return await _run(self._calls.datasets(ref))
 
-    async def dataset(self, name: str, *, ref: str | None = None) -> AsyncSavedDataset:
+    async def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
         """See `anabranch.Client.dataset`."""
-        return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.dataset(name, ref)))
+        return await _run(self._calls.dataset(name, ref))
 
     async def create_dataset(
         self,
@@ -339,7 +338,7 @@ class Client:
         at_least: str = "",
         timeout: float | None = None,
         ref: str | None = None,
-    ) -> AsyncSavedDataset:
+    ) -> results.SavedDataset:
         """See `anabranch.Client.create_dataset`."""
         return await _run(
             self._calls.create_dataset(
@@ -347,9 +346,9 @@ class Client:
             )
         )
 
-    async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> AsyncSavedDataset:
+    async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> results.SavedDataset:
         """See `anabranch.Client.refresh_dataset`."""
-        return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.refresh_dataset(name, save_as, from_ref, ref)))
+        return await _run(self._calls.refresh_dataset(name, save_as, from_ref, ref))
 
     async def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
         """See `anabranch.Client.diff_datasets`."""
