@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`storage`] (where files lie and how iceberg reaches them), [`entry`] (what the map holds of a table), [`schema`] (a view's columns
 //! as Iceberg fields), [`metadata`] (a table at a commit), [`table`] (the store, and making, evolving and dropping tables), [`append`], [`scan`],
-//! [`compaction`], [`file_rows`] (a view's files, for a join), [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it), [`join`] (features as of
-//! a time), [`dataset`] (a join of a commit, with its digest) and [`engine`] (SQL, and joins as plans, here or on a cluster).
+//! [`compaction`], [`file_rows`] (a view's files, for a join), [`quarantine`], [`TableResolver`] (merges), [`catalog`] (Iceberg's own face of it),
+//! [`join`] (features as of a time), [`dataset`] (a join of a commit, with its digest), [`batches`] (its rows for a trainer) and [`engine`] (SQL, and joins
+//! as plans, here or on a cluster).
 
 pub mod storage;
 
@@ -36,6 +37,8 @@ mod merge;
 pub mod join;
 
 pub mod dataset;
+
+pub mod batches;
 
 pub mod engine;
 
