@@ -5,6 +5,7 @@
 //! a time is printed.
 
 mod append;
+mod dataset_fetch;
 mod ingest;
 mod online_lookup;
 mod pit_join;
@@ -41,6 +42,8 @@ enum Scenario {
     Ingest(ingest::Options),
     /// Branches, commits, merges, diffs and reads on a map of N keys.
     Versioning(versioning::Options),
+    /// A saved dataset as a whole and in shuffled batches, against pyarrow on the same Parquet.
+    DatasetFetch(dataset_fetch::Options),
     /// Appends to one table, to show that the cost of a commit does not grow.
     Append(append::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Scenario::PitJoin(options) => pit_join::run(&options)?,
         Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
         Scenario::Ingest(options) => ingest::run(&options)?,
+        Scenario::DatasetFetch(options) => dataset_fetch::run(&options)?,
         Scenario::Append(options) => append::run(&options)?,
         Scenario::Versioning(options) => versioning::run(&options)?,
     };

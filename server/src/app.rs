@@ -6,6 +6,7 @@
 mod changes;
 mod datasets;
 mod definitions;
+mod fetching;
 mod history;
 mod ingest;
 mod keys;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anabranch_core::{Clock, Ids, RandomIds, Timestamp};
+use anabranch_offline_store::batches::{CacheLimits, RowCache};
 use anabranch_offline_store::engine::{ClusterOptions, Engine, EngineOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +39,7 @@ use crate::sessions::Sessions;
 pub(crate) use changes::ApplyRequest;
 pub(crate) use datasets::{Dataset, DatasetRequest, RefreshRequest, SpineRows};
 pub(crate) use definitions::{Planned, Proposal};
+pub(crate) use fetching::{EpochRequest, Part};
 pub(crate) use history::{DiffLine, DiffReport, DiffRequest, KindCount, LogRequest};
 pub(crate) use ingest::{BranchStatus, FileUpload, PushRequest, RowsPayload};
 pub(crate) use keys::key_text;
@@ -65,6 +68,7 @@ pub struct App {
     metrics: Metrics,
     sessions: Sessions,
     engine: Arc<Engine>,
+    row_cache: Arc<RowCache>,
     closing: CancellationToken,
 }
 
@@ -89,7 +93,9 @@ impl App {
         let started = clock.now();
         let (metrics, sessions) = (Metrics::default(), Sessions::default());
         let engine = engine(&config, &folder)?;
-        Ok(Arc::new(Self { config, folder, authorizer, repositories, clock, started, metrics, sessions, engine, closing }))
+        let limits = CacheLimits { memory_bytes: config.datasets.cache_memory_bytes, disk_bytes: config.datasets.cache_disk_bytes };
+        let row_cache = RowCache::new(&folder.tmp(), limits);
+        Ok(Arc::new(Self { config, folder, authorizer, repositories, clock, started, metrics, sessions, engine, row_cache, closing }))
     }
 
     /// Lets a caller in to do something in a repository, or says why not.

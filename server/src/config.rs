@@ -43,6 +43,8 @@ pub struct Config {
     pub compaction: CompactionConfig,
     /// What one request may carry.
     pub limits: LimitsConfig,
+    /// Saved datasets on their way to trainers.
+    pub datasets: DatasetsConfig,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Whether the server ends with its last user.
@@ -149,6 +151,16 @@ pub struct LimitsConfig {
     pub spine_bytes: u64,
 }
 
+/// Saved datasets on their way to trainers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatasetsConfig {
+    /// Memory for rows that are read in shuffled order.
+    pub cache_memory_bytes: u64,
+    /// Disk for those that have no place there.
+    pub cache_disk_bytes: u64,
+}
+
 /// What is logged, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -194,6 +206,7 @@ impl Default for Config {
             engine: EngineConfig::default(),
             compaction: CompactionConfig::default(),
             limits: LimitsConfig::default(),
+            datasets: DatasetsConfig::default(),
             log: LogConfig::default(),
             private: PrivateConfig::default(),
         }
@@ -233,6 +246,12 @@ impl Default for CompactionConfig {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self { push_bytes: 64 << 20, upload_bytes: 64 << 30, spine_bytes: 8 << 30 }
+    }
+}
+
+impl Default for DatasetsConfig {
+    fn default() -> Self {
+        Self { cache_memory_bytes: 512 << 20, cache_disk_bytes: 64 << 30 }
     }
 }
 

@@ -218,6 +218,7 @@ macro_rules! from_part {
 
 from_part!(
     anabranch_offline_store::Error,
+    anabranch_offline_store::batches::BatchesError,
     anabranch_offline_store::dataset::DatasetError,
     anabranch_offline_store::join::JoinError,
     anabranch_online_store::Error,

@@ -8,11 +8,16 @@
 //! | `DoGet` | dataset | – | rows of a saved dataset, or of one of its splits |
 //! | `DoGet` | historical | – | the dataset of a spine that the server makes, with its footer |
 //! | `DoGet` | query | – | rows of a query over the feature views |
+//! | `GetFlightInfo` | dataset | – | a saved dataset's schema and endpoints; its metadata is a `DatasetInfo` |
+//! | `DoGet` | dataset rows | – | the rows of one of these endpoints, in order |
+//! | `DoGet` | batches | – | a rank's batches of an epoch; metadata: a `BatchesStart` with the schema, a `BatchesChunk` with each message of rows |
 //!
 //! The other methods of Flight do not exist here. A stream that breaks off or does not decode is refused as a whole.
 
+mod batches;
 pub(crate) mod exchange;
 mod get;
+mod info;
 mod put;
 mod streams;
 
@@ -56,7 +61,7 @@ fn wrong(method: &str, wanted: &str) -> Error {
 }
 
 fn absent<T>(method: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("there is no {method} here: use DoExchange, DoPut or DoGet with a FlightCommand")))
+    Err(Status::unimplemented(format!("there is no {method} here: use DoExchange, DoPut, DoGet or GetFlightInfo with a FlightCommand")))
 }
 
 #[async_trait]
@@ -89,8 +94,8 @@ impl FlightService for Flight {
         absent("ListFlights")
     }
 
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        absent("GetFlightInfo")
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        Ok(Response::new(info::info(&self.0, request).await?))
     }
 
     async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {

@@ -32,6 +32,12 @@ pub const DATASET_ROWS: &str = "anabranch_dataset_rows";
 pub const COMPACTIONS: &str = "anabranch_compactions";
 /// Rows that compactions rewrote (`_total`).
 pub const COMPACTED_ROWS: &str = "anabranch_compacted_rows";
+/// Streams of saved datasets that are being read.
+pub const DATASET_READERS: &str = "anabranch_dataset_readers";
+/// Memory that unpacked datasets take.
+pub const DATASET_CACHE_MEMORY: &str = "anabranch_dataset_cache_memory_bytes";
+/// Disk that unpacked datasets take.
+pub const DATASET_CACHE_DISK: &str = "anabranch_dataset_cache_disk_bytes";
 /// Sessions held open.
 pub const SESSIONS: &str = "anabranch_sessions";
 /// The pipeline's position in its log, by stage: appended, published, committed.
@@ -113,6 +119,12 @@ pub struct Metrics {
     pub compactions: Family<CompactionLabels, Counter>,
     /// [`COMPACTED_ROWS`].
     pub compacted_rows: Family<RepositoryLabels, Counter>,
+    /// [`DATASET_READERS`].
+    pub dataset_readers: Gauge,
+    /// [`DATASET_CACHE_MEMORY`].
+    pub dataset_cache_memory: Gauge,
+    /// [`DATASET_CACHE_DISK`].
+    pub dataset_cache_disk: Gauge,
     /// [`SESSIONS`].
     pub sessions: Gauge,
     /// [`PIPELINE_POSITION`].
@@ -135,6 +147,9 @@ impl Default for Metrics {
             dataset_rows: Family::default(),
             compactions: Family::default(),
             compacted_rows: Family::default(),
+            dataset_readers: Gauge::default(),
+            dataset_cache_memory: Gauge::default(),
+            dataset_cache_disk: Gauge::default(),
             sessions: Gauge::default(),
             pipeline_position: Family::default(),
         };
@@ -157,6 +172,9 @@ impl Metrics {
         registry.register(DATASET_ROWS, "Rows of datasets sent", self.dataset_rows.clone());
         registry.register(COMPACTIONS, "Compactions of tables by how they ended", self.compactions.clone());
         registry.register(COMPACTED_ROWS, "Rows that compactions rewrote", self.compacted_rows.clone());
+        registry.register(DATASET_READERS, "Streams of saved datasets that are being read", self.dataset_readers.clone());
+        registry.register(DATASET_CACHE_MEMORY, "Memory that unpacked datasets take", self.dataset_cache_memory.clone());
+        registry.register(DATASET_CACHE_DISK, "Disk that unpacked datasets take", self.dataset_cache_disk.clone());
         registry.register(SESSIONS, "Sessions held open", self.sessions.clone());
         let help = "Rows of the log by stage of the pipeline: appended, published online, committed offline";
         registry.register(PIPELINE_POSITION, help, self.pipeline_position.clone());
@@ -202,6 +220,9 @@ mod tests {
             DATASET_ROWS,
             COMPACTIONS,
             COMPACTED_ROWS,
+            DATASET_READERS,
+            DATASET_CACHE_MEMORY,
+            DATASET_CACHE_DISK,
             SESSIONS,
             PIPELINE_POSITION,
         ];

@@ -1269,7 +1269,7 @@ pub struct SessionEvent {}
 /// What a descriptor's `cmd` or a ticket holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlightCommand {
-    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3, 4, 20")]
+    #[prost(oneof = "flight_command::Command", tags = "1, 2, 3, 4, 11, 12, 20")]
     pub command: ::core::option::Option<flight_command::Command>,
 }
 /// Nested message and enum types in `FlightCommand`.
@@ -1285,9 +1285,15 @@ pub mod flight_command {
         /// DoGet: rows of a view's table at a ref come out.
         #[prost(message, tag = "3")]
         Read(super::ReadCommand),
-        /// DoGet: rows of a saved dataset come out.
+        /// DoGet: rows of a saved dataset come out. GetFlightInfo: where they are fetched, several streams at a time.
         #[prost(message, tag = "4")]
         Dataset(super::DatasetCommand),
+        /// DoGet: a stretch of a saved dataset's rows; the tickets of GetFlightInfo are these.
+        #[prost(message, tag = "11")]
+        DatasetRows(super::DatasetRowsCommand),
+        /// DoGet: a rank's batches of an epoch of a saved dataset.
+        #[prost(message, tag = "12")]
+        Batches(super::BatchesCommand),
         /// DoGet: the rows of a query over the feature views at a ref come out.
         #[prost(message, tag = "20")]
         Query(super::QueryCommand),
@@ -1411,6 +1417,81 @@ pub struct DatasetCommand {
     /// Where not empty, the dataset must have this content.
     #[prost(string, tag = "5")]
     pub content_digest: ::prost::alloc::string::String,
+}
+/// The metadata of the answer to GetFlightInfo.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DatasetInfo {
+    /// The commit that the name was looked up at.
+    #[prost(string, tag = "1")]
+    pub commit: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub content_digest: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DatasetRowsCommand {
+    #[prost(message, optional, tag = "1")]
+    pub dataset: ::core::option::Option<DatasetCommand>,
+    /// Row groups of the dataset, counted over its parts.
+    #[prost(uint64, tag = "2")]
+    pub first_group: u64,
+    #[prost(uint64, tag = "3")]
+    pub groups: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchesCommand {
+    #[prost(message, optional, tag = "1")]
+    pub dataset: ::core::option::Option<DatasetCommand>,
+    #[prost(uint32, tag = "2")]
+    pub batch_size: u32,
+    #[prost(uint32, tag = "3")]
+    pub rank: u32,
+    /// 0 for a world of one.
+    #[prost(uint32, tag = "4")]
+    pub world_size: u32,
+    /// What shuffles the rows; absent for their own order, or where the cursor says it.
+    #[prost(uint64, optional, tag = "5")]
+    pub seed: ::core::option::Option<u64>,
+    /// Absent for the first, or where the cursor says it.
+    #[prost(uint64, optional, tag = "6")]
+    pub epoch: ::core::option::Option<u64>,
+    /// Where to go on; empty for the beginning.
+    #[prost(string, tag = "7")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Leave out a last batch that is not full, for all ranks alike.
+    #[prost(bool, tag = "8")]
+    pub drop_last: bool,
+    /// About how many bytes come in one message; 0 for the server's measure.
+    #[prost(uint64, tag = "9")]
+    pub chunk_bytes: u64,
+}
+/// The metadata of the first message of an epoch, which has the schema.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchesStart {
+    /// How many batches come.
+    #[prost(uint64, tag = "1")]
+    pub batches: u64,
+    /// How many rows the epoch has, for all ranks together, before the cursor too.
+    #[prost(uint64, tag = "2")]
+    pub rows: u64,
+    /// The place where it begins.
+    #[prost(string, tag = "3")]
+    pub cursor: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "4")]
+    pub seed: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    #[prost(string, tag = "6")]
+    pub content_digest: ::prost::alloc::string::String,
+}
+/// The metadata of the others: their rows are some batches, one behind the other.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchesChunk {
+    /// How many rows each batch has.
+    #[prost(uint32, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<u32>,
+    /// The place behind each.
+    #[prost(string, repeated, tag = "2")]
+    pub cursors: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

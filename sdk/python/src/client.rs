@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anabranch_client::{
-    BulkOptions, Changes, Client, ClientConfig, DatasetQuery, Definition, DiffQuery, Error, FileFormat, FileOptions, HistoricalQuery, Launcher,
-    LogQuery, MergeOptions, OnlineFeatures, OnlineQuery, PushOptions, ReadQuery, Reader, ReplayOptions, ResetOptions, Rows, SavedDataset, Selection,
-    ServerSpine, ShowQuery, SplitQuery, Strategy, Timestamp,
+    BatchesQuery, BulkOptions, Changes, Client, ClientConfig, DatasetQuery, Definition, DiffQuery, Error, FileFormat, FileOptions, HistoricalQuery,
+    Launcher, LogQuery, MergeOptions, OnlineFeatures, OnlineQuery, PushOptions, ReadQuery, Reader, ReplayOptions, ResetOptions, Rows, SavedDataset,
+    SavedQuery, Selection, ServerSpine, ShowQuery, SplitQuery, Strategy, Timestamp,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use serde::Serialize;
 
+use crate::batches::NativeBatches;
 use crate::calls::{Call, Reply};
 use crate::definitions::kind_of;
 use crate::errors::{invalid, raised};
@@ -407,6 +408,40 @@ impl NativeClient {
     fn describe_dataset(&self, name: String) -> PyResult<Call> {
         let client = self.client()?;
         Ok(Call::new(async move { client.describe_dataset(&name).await.map(json) }))
+    }
+
+    fn fetch_dataset(&self, name: String, columns: Vec<String>, split: String, content_digest: String) -> PyResult<Call> {
+        let (client, query) = (self.client()?, SavedQuery { name, columns, split, content_digest });
+        Ok(Call::new(async move {
+            let table = client.fetch_dataset(&query).await?;
+            Ok(Box::new(move |py: Python<'_>| NativeTable::new(table.schema, table.batches).into_py_any(py)) as Reply)
+        }))
+    }
+
+    #[pyo3(signature = (name, columns, split, content_digest, *, batch_size, seed, epoch, rank, world_size, cursor, drop_last, prefetch_bytes))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python, where the public method documents them")]
+    fn dataset_batches(
+        &self,
+        name: String,
+        columns: Vec<String>,
+        split: String,
+        content_digest: String,
+        batch_size: u32,
+        seed: Option<u64>,
+        epoch: Option<u64>,
+        rank: u32,
+        world_size: u32,
+        cursor: String,
+        drop_last: bool,
+        prefetch_bytes: u64,
+    ) -> PyResult<Call> {
+        let client = self.client()?;
+        let dataset = SavedQuery { name, columns, split, content_digest };
+        let query = BatchesQuery { dataset, batch_size, seed, epoch, rank, world_size, cursor, drop_last, prefetch_bytes };
+        Ok(Call::new(async move {
+            let batches = client.dataset_batches(&query).await?;
+            Ok(Box::new(move |py: Python<'_>| NativeBatches::new(batches).into_py_any(py)) as Reply)
+        }))
     }
 
     fn info(&self) -> PyResult<Call> {

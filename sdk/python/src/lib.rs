@@ -1,8 +1,9 @@
 //! The native half of the Python package: the Rust client, its values in Python's terms, and the command line.
 //!
-//! In reading order: [`calls`] (one way of running a call, blocking or asyncio), [`client`] (the calls), [`input`] and [`output`] (rows in and out), [`objects`],
+//! In reading order: [`calls`] (one way of running a call, blocking or asyncio), [`client`] (the calls), [`input`] and [`output`] (rows in and out), [`objects`], [`batches`],
 //! [`definitions`] and [`errors`]. What a user sees, defaults and documentation among it, is Python: `python/anabranch/`.
 
+mod batches;
 mod calls;
 mod client;
 mod definitions;
@@ -30,6 +31,7 @@ fn _anabranch(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<calls::Call>()?;
     module.add_class::<calls::Running>()?;
+    module.add_class::<batches::NativeBatches>()?;
     module.add_class::<client::NativeClient>()?;
     module.add_class::<objects::NativeObjects>()?;
     module.add_class::<output::NativeTable>()?;

@@ -3,7 +3,7 @@
 //! In reading order: [`client`] (connecting, and what a call is about), [`error`], [`definitions`] (plan and apply), [`versions`] (branches and tags),
 //! [`history`] (commits, log, difference), [`merging`] (merge, revert, cherry-pick, reset), [`rows`] (push, delete, flush, status, quarantine),
 //! [`files`] and [`bulk`] (large amounts), [`objects`] (files under version control), [`online`] (lookups), [`historical`] (point-in-time datasets and
-//! reading a view), [`datasets`] (saved ones), [`session`] (what a server says of itself) and [`local`] (a private server for a folder). Definitions
+//! reading a view), [`datasets`] (saved ones), [`batches`] (their rows for a trainer), [`session`] (what a server says of itself) and [`local`] (a private server for a folder). Definitions
 //! themselves are `anabranch-core`'s and come again here.
 //!
 //! ```no_run
@@ -33,6 +33,7 @@ pub mod rows;
 
 pub mod objects;
 
+pub mod batches;
 pub mod datasets;
 pub mod historical;
 pub mod online;
@@ -52,6 +53,7 @@ pub use anabranch_core::definition::{
 pub use anabranch_core::selection::Selection;
 pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp, Value};
 
+pub use batches::{Batches, BatchesQuery, Located, SavedQuery};
 pub use bulk::{BulkOptions, Ingested};
 pub use client::{Client, ClientConfig};
 pub use columns::data_type_of;

@@ -1,4 +1,5 @@
-//! `DoGet`: rows of a view, of its quarantine, of a query or of a saved dataset at a ref, or a dataset whose spine the server makes.
+//! `DoGet`: rows of a view, of its quarantine, of a query or of a saved dataset at a ref, a dataset whose spine the server makes, or a rank's batches of a
+//! saved one.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use arrow_flight::{FlightData, Ticket};
 use futures::TryStreamExt;
 use tonic::{Request, Status};
 
-use super::{Outgoing, command, exchange, streams, wrong};
+use super::{Outgoing, batches, command, exchange, streams, wrong};
 use crate::App;
 use crate::auth::{Caller, Verb};
 use crate::error::Error;
@@ -23,7 +24,9 @@ pub(super) async fn get(app: &Arc<App>, request: Request<Ticket>) -> Result<Outg
         Command::Dataset(dataset) => self::dataset(app, &caller, dataset).await,
         Command::Historical(historical) => exchange::of_server_spine(app, &caller, historical).await,
         Command::Query(query) => self::query(app, &caller, query).await,
-        Command::Bulk(_) => Err(wrong("DoGet", "read, query, dataset or historical").into()),
+        Command::DatasetRows(rows) => batches::rows(app, &caller, rows).await,
+        Command::Batches(wanted) => batches::batches(app, &caller, wanted).await,
+            Command::Bulk(_) => Err(wrong("DoGet", "read, query, dataset, historical, dataset rows or batches").into()),
     }
 }
 

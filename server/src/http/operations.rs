@@ -28,6 +28,7 @@ pub(super) async fn ready(call: Call) -> Answer {
 pub(super) async fn metrics(call: Call) -> Result<Response, Error> {
     call.app.admit(&call.caller, Verb::Observe).await?;
     call.app.measure();
+    call.app.measure_datasets();
     let text = call.app.metrics().encode()?;
     Ok(([(http::header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }

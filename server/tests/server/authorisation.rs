@@ -9,7 +9,7 @@ use anabranch_proto::v1::flight_command::Command;
 use anabranch_proto::v1::objects_client::ObjectsClient;
 use anabranch_server::auth::{Action, AllowLoopback, Authorizer, Caller};
 use anabranch_server::{Error, Result};
-use arrow_flight::Ticket;
+use arrow_flight::{FlightDescriptor, Ticket};
 use async_trait::async_trait;
 use futures::stream;
 use tonic::{Code, Status};
@@ -121,15 +121,22 @@ async fn every_flight_method_asks_the_hook_with_the_ref_of_its_command() {
     let bulk = v1::BulkCommand { target: target.clone(), view: "weather".into(), ..v1::BulkCommand::default() };
     let messages = flight_messages(Command::Bulk(bulk), vec![weather(&["JFK"], &[1], &[1.0])]).await;
     let put = server.flight().do_put(stream::iter(messages)).await.unwrap_err();
+    let wanted = v1::DatasetCommand { target: target.clone(), name: "train".into(), ..v1::DatasetCommand::default() };
+    let descriptor = FlightDescriptor::new_cmd(command(Command::Dataset(wanted.clone())));
+    let described = server.flight().get_flight_info(descriptor).await.unwrap_err();
+    let rows = v1::DatasetRowsCommand { dataset: Some(wanted.clone()), ..v1::DatasetRowsCommand::default() };
+    let fetched = server.flight().do_get(Ticket { ticket: command(Command::DatasetRows(rows)).into() }).await.unwrap_err();
+    let batches = v1::BatchesCommand { dataset: Some(wanted), ..v1::BatchesCommand::default() };
+    let trained = server.flight().do_get(Ticket { ticket: command(Command::Batches(batches)).into() }).await.unwrap_err();
     let read = v1::ReadCommand { target, view: "weather".into(), ..v1::ReadCommand::default() };
     let got = server.flight().do_get(Ticket { ticket: command(Command::Read(read)).into() }).await.unwrap_err();
     let saved = v1::DatasetCommand { target: at("branch:x"), name: "train".into(), ..v1::DatasetCommand::default() };
     let saved = server.flight().do_get(Ticket { ticket: command(Command::Dataset(saved)).into() }).await.unwrap_err();
-    for status in [exchanged, put, got, saved] {
+    for status in [exchanged, put, described, fetched, trained, got, saved] {
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     }
-    let expected =
-        ["read_dataset", "write_rows", "read_rows", "read_dataset"].map(|verb| (verb.to_owned(), "default".to_owned(), "branch:x".to_owned()));
+    let verbs = ["read_dataset", "write_rows", "read_dataset", "read_dataset", "read_dataset", "read_rows", "read_dataset"];
+    let expected = verbs.map(|verb| (verb.to_owned(), "default".to_owned(), "branch:x".to_owned()));
     assert_eq!(*forbid.0.lock().unwrap(), expected);
 }
 

@@ -6,6 +6,7 @@ mod authorisation;
 mod bulk;
 mod compaction;
 mod datasets;
+mod fetching;
 mod life;
 mod objects;
 mod refusals;

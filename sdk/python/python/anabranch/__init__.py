@@ -15,6 +15,7 @@
 
 from ._anabranch import __version__
 from .client import Client, connect, open
+from .datasets import Batches, SavedDataset
 from .definitions import Check, Definition, Entity, FeatureService, FeatureView, Field, Projection, Source
 from .errors import (
     AnabranchError,
@@ -53,7 +54,6 @@ from .results import (
     RegisteredDefinition,
     Replayed,
     Reset,
-    SavedDataset,
     ServerInfo,
     Shown,
     Tag,
@@ -65,6 +65,7 @@ __all__ = [
     "Acknowledgement",
     "AnabranchError",
     "Applied",
+    "Batches",
     "Branch",
     "Check",
     "Client",

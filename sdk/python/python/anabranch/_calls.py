@@ -74,6 +74,9 @@ class Calls:
     def _at(self, ref: str | None) -> native.Client:
         return self.client if ref is None else self.client.at(ref)
 
+    def at(self, ref: str | None) -> native.Client:
+        return self._at(ref)
+
     def plan(self, definitions: Definitions, delete: Definitions, ref: str | None) -> Prepared[results.Plan]:
         call = self._at(ref).plan(*_changes(definitions, delete))
         return Prepared(call, lambda reply: results.Plan(**reply))

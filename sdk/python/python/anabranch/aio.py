@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from . import _calls, results, tables
 from . import _anabranch as native
 from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from .datasets import AsyncSavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
 from .spines import Spine
@@ -327,9 +328,9 @@ class Client:
         """See `anabranch.Client.datasets`."""
         return await _run(self._calls.datasets(ref))
 
-    async def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
+    async def dataset(self, name: str, *, ref: str | None = None) -> AsyncSavedDataset:
         """See `anabranch.Client.dataset`."""
-        return await _run(self._calls.dataset(name, ref))
+        return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.dataset(name, ref)))
 
     async def create_dataset(
         self,
@@ -348,7 +349,7 @@ class Client:
         timeout: float | None = None,
         engine: Engine = "",
         ref: str | None = None,
-    ) -> results.SavedDataset:
+    ) -> AsyncSavedDataset:
         """See `anabranch.Client.create_dataset`."""
         return await _run(
             self._calls.create_dataset(
@@ -356,9 +357,9 @@ class Client:
             )
         )
 
-    async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> results.SavedDataset:
+    async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> AsyncSavedDataset:
         """See `anabranch.Client.refresh_dataset`."""
-        return await _run(self._calls.refresh_dataset(name, save_as, from_ref, ref))
+        return AsyncSavedDataset(self._calls.at(ref), await _run(self._calls.refresh_dataset(name, save_as, from_ref, ref)))
 
     async def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
         """See `anabranch.Client.diff_datasets`."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from . import _calls, results, tables
 from . import _anabranch as native
 from ._calls import Definitions, Engine, Features, Knowledge, ObjectData, Paths, Prepared, Time
+from .datasets import SavedDataset
 from .definitions import FeatureView
 from .rows import RowsLike
 from .spines import Spine
@@ -405,9 +406,9 @@ class Client:
         """The datasets saved at a ref, by name."""
         return _run(self._calls.datasets(ref))
 
-    def dataset(self, name: str, *, ref: str | None = None) -> results.SavedDataset:
-        """What a saved dataset is."""
-        return _run(self._calls.dataset(name, ref))
+    def dataset(self, name: str, *, ref: str | None = None) -> SavedDataset:
+        """One saved dataset: what it is, its rows, and its batches for a training loop."""
+        return SavedDataset(self._calls.at(ref), _run(self._calls.dataset(name, ref)))
 
     def create_dataset(
         self,
@@ -426,7 +427,7 @@ class Client:
         timeout: float | None = None,
         engine: Engine = "",
         ref: str | None = None,
-    ) -> results.SavedDataset:
+    ) -> SavedDataset:
         """Joins features to a spine, as `get_historical_features` does, and saves the dataset, rows and all, under a name on the branch.
 
         A name is for ever: another dataset under a taken name raises `Conflict`, the same one is fine. `splits` is `train=0.8,test=0.2` (by a hash of
@@ -438,9 +439,9 @@ class Client:
             )
         )
 
-    def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> results.SavedDataset:
+    def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> SavedDataset:
         """Saves a dataset as it is at the head of the branch, under a name of its own; only rows that can have changed are joined again."""
-        return _run(self._calls.refresh_dataset(name, save_as, from_ref, ref))
+        return SavedDataset(self._calls.at(ref), _run(self._calls.refresh_dataset(name, save_as, from_ref, ref)))
 
     def diff_datasets(self, left: str, right: str, *, left_ref: str = "", right_ref: str = "", ref: str | None = None) -> dict[str, Any]:
         """What differs between two saved datasets: the request, the definitions, the data, and how far each column's values moved."""

@@ -6,6 +6,8 @@ import datetime as _datetime
 import enum
 from typing import TYPE_CHECKING, Any
 
+from . import _formats
+
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -78,6 +80,21 @@ class Table:
         import polars
 
         return polars.DataFrame(self)
+
+    def to_numpy(self) -> dict[str, Any]:
+        """The columns as NumPy arrays.
+
+        Numbers and times without nulls are views of Arrow's memory where it is in one piece; a vector is a row of a matrix. Nulls of floats and vectors
+        become NaN, those of whole numbers and booleans are masked (`numpy.ma`), those of times become NaT; strings, bytes and lists are objects.
+        """
+        return _formats.to_numpy(self.to_arrow())
+
+    def to_torch(self) -> dict[str, Any]:
+        """The columns as PyTorch tensors: numbers and booleans as they are, times as microseconds, vectors as rows of a matrix.
+
+        Nulls of floats and vectors become NaN. Raises `InvalidArgument` for strings, bytes, lists, and nulls of other types.
+        """
+        return _formats.to_torch(self.to_arrow())
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name}: {of}" for name, of in zip(self.column_names, self._native.column_types))
