@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, sql};
+use crate::commands::{dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, sql, tables};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]
@@ -97,6 +97,10 @@ pub(crate) enum Command {
     Quarantine(quarantine::Quarantine),
     /// Put, get, list, move and delete files under version control
     Object(object::Object),
+    /// Rewrite the small files of tables as fewer and larger ones; no row changes
+    Compact(tables::Compact),
+    /// Show where a view's table lies, for readers without a server
+    Table(tables::Table),
     /// Verify a data folder and name what is damaged
     Fsck(maintenance::Fsck),
     /// Back the metadata database of a data folder up

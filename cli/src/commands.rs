@@ -14,6 +14,7 @@ pub(crate) mod refs;
 pub(crate) mod rows;
 pub(crate) mod serve;
 pub(crate) mod sql;
+pub(crate) mod tables;
 
 use anabranch_client::Client;
 
@@ -49,6 +50,8 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Reset(reset) => merging::reset(client, reset, output).await,
         Command::Quarantine(quarantine) => quarantine::quarantine(client, quarantine, output).await,
         Command::Object(object) => object::object(client, object, output).await,
+        Command::Compact(compact) => tables::compact(client, compact, output).await,
+        Command::Table(table) => tables::table(client, table, output).await,
         Command::Fsck(_) | Command::Backup(_) | Command::Restore(_) | Command::Export(_) | Command::Import(_) | Command::History(_) => {
             Err(Error::Usage("this works on a data folder and needs no server".to_owned()))
         }

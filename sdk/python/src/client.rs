@@ -400,6 +400,24 @@ impl NativeClient {
         Ok(NativeObjects(self.client()?))
     }
 
+    fn compact(&self, branch: String, views: Vec<String>, full: bool) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.compact(&branch, &views, full).await.map(json) }))
+    }
+
+    fn table_files(&self, view: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.table_files(&view).await.map(json) }))
+    }
+
+    fn table_metadata(&self, view: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move {
+            let found = client.table_metadata(&view).await?;
+            Ok(Box::new(move |py: Python<'_>| PyBytes::new(py, &found.metadata).into_py_any(py)) as Reply)
+        }))
+    }
+
     fn list_datasets(&self) -> PyResult<Call> {
         let client = self.client()?;
         Ok(Call::new(async move { client.list_datasets().await.map(json) }))

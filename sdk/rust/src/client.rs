@@ -16,6 +16,7 @@ use anabranch_proto::v1::objects_client::ObjectsClient;
 use anabranch_proto::v1::online_client::OnlineClient;
 use anabranch_proto::v1::registry_client::RegistryClient;
 use anabranch_proto::v1::server_client::ServerClient;
+use anabranch_proto::v1::tables_client::TablesClient;
 use anabranch_proto::v1::versioning_client::VersioningClient;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -208,6 +209,10 @@ impl Client {
 
     pub(crate) fn datasets(&self) -> DatasetsClient<Channel> {
         DatasetsClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub(crate) fn tables(&self) -> TablesClient<Channel> {
+        TablesClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     pub(crate) fn objects_service(&self) -> ObjectsClient<Channel> {

@@ -32,6 +32,7 @@ pub mod files;
 pub mod rows;
 
 pub mod objects;
+pub mod tables;
 
 pub mod batches;
 pub mod datasets;
@@ -70,6 +71,7 @@ pub use objects::{NewObject, Object, ObjectCondition, ObjectDownload, ObjectPage
 pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
 pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
 pub use session::ServerInfo;
+pub use tables::{CompactedTable, TableFile, TableFiles, TableFill, TableMetadata};
 pub use versions::{Branch, HeadMove, Tag};
 
 /// The examples of the README compile.

@@ -273,6 +273,16 @@ class Calls:
     def status(self, ref: str | None) -> Prepared[results.PipelineStatus]:
         return Prepared(self._at(ref).status(), lambda reply: results.PipelineStatus(**reply))
 
+    def compact(self, views: FeatureView | str | Sequence[FeatureView | str], branch: str, full: bool) -> Prepared[list[results.CompactedTable]]:
+        names = [_name(view) for view in _listed(views)]
+        return Prepared(self.client.compact(branch, names, full), lambda reply: [results._compacted(table) for table in reply])
+
+    def table_files(self, view: FeatureView | str, ref: str | None) -> Prepared[list[results.TableFile]]:
+        return Prepared(self._at(ref).table_files(_name(view)), lambda reply: [results._table_file(file) for file in reply["files"]])
+
+    def table_metadata(self, view: FeatureView | str, ref: str | None) -> Prepared[bytes]:
+        return Prepared(self._at(ref).table_metadata(_name(view)), bytes)
+
     def datasets(self, ref: str | None) -> Prepared[list[results.SavedDataset]]:
         return Prepared(self._at(ref).list_datasets(), lambda reply: [results.SavedDataset(**saved) for saved in reply])
 

@@ -324,6 +324,24 @@ class Client:
         """See `anabranch.Client.status`."""
         return await _run(self._calls.status(ref))
 
+    async def compact(
+        self,
+        views: FeatureView | str | Sequence[FeatureView | str] = (),
+        *,
+        branch: str = "",
+        full: bool = False,
+    ) -> list[results.CompactedTable]:
+        """See `anabranch.Client.compact`."""
+        return await _run(self._calls.compact(views, branch, full))
+
+    async def table_files(self, view: FeatureView | str, *, ref: str | None = None) -> list[results.TableFile]:
+        """See `anabranch.Client.table_files`."""
+        return await _run(self._calls.table_files(view, ref))
+
+    async def table_metadata(self, view: FeatureView | str, *, ref: str | None = None) -> bytes:
+        """See `anabranch.Client.table_metadata`."""
+        return await _run(self._calls.table_metadata(view, ref))
+
     async def datasets(self, *, ref: str | None = None) -> list[results.SavedDataset]:
         """See `anabranch.Client.datasets`."""
         return await _run(self._calls.datasets(ref))

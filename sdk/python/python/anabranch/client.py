@@ -402,6 +402,27 @@ class Client:
         """Where the pipeline of a branch stands."""
         return _run(self._calls.status(ref))
 
+    def compact(
+        self,
+        views: FeatureView | str | Sequence[FeatureView | str] = (),
+        *,
+        branch: str = "",
+        full: bool = False,
+    ) -> list[results.CompactedTable]:
+        """Rewrites the small files of views' tables as fewer and larger, sorted ones; of all tables where no view is named.
+
+        No row changes, commits of before keep their files, and rows may be written meanwhile. With `full`, large files are rewritten, too.
+        """
+        return _run(self._calls.compact(views, branch, full))
+
+    def table_files(self, view: FeatureView | str, *, ref: str | None = None) -> list[results.TableFile]:
+        """The Parquet files that hold the rows of a view's table at a ref, each row once."""
+        return _run(self._calls.table_files(view, ref))
+
+    def table_metadata(self, view: FeatureView | str, *, ref: str | None = None) -> bytes:
+        """What an Iceberg `metadata.json` of a view's table at a ref holds, for PyIceberg, Spark and other readers."""
+        return _run(self._calls.table_metadata(view, ref))
+
     def datasets(self, *, ref: str | None = None) -> list[results.SavedDataset]:
         """The datasets saved at a ref, by name."""
         return _run(self._calls.datasets(ref))

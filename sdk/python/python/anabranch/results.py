@@ -11,6 +11,7 @@ __all__ = [
     "Applied",
     "Branch",
     "Commit",
+    "CompactedTable",
     "ConflictingKey",
     "Diff",
     "Difference",
@@ -33,6 +34,8 @@ __all__ = [
     "SavedDataset",
     "ServerInfo",
     "Shown",
+    "TableFile",
+    "TableFill",
     "Tag",
 ]
 
@@ -323,6 +326,50 @@ class SavedDataset:
 
 
 @dataclass(frozen=True)
+class CompactedTable:
+    """What a compaction did to a table."""
+
+    namespace: str
+    """`features`, or `quarantine` for refused rows."""
+    name: str
+    """The view."""
+    outcome: str
+    """`compacted`, `nothing`, or `superseded` where something other than appends changed the table meanwhile."""
+    reason: str
+    """Why it was superseded."""
+    commits: tuple[str, ...]
+    """The commits made, oldest first."""
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    rows: int
+    """How many rows were rewritten."""
+
+
+@dataclass(frozen=True)
+class TableFill:
+    """What rows read as that carry no reserved columns, as those that an outside engine wrote."""
+
+    arrival: _datetime.datetime
+    source: int
+    first_position: int
+    """The position of the file's first row; the others count on from it."""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A data file of a table."""
+
+    location: str
+    """Where it lies, such as `file:///…/x.parquet`."""
+    rows: int
+    bytes: int
+    fill: TableFill | None
+    """What its rows read as where they carry no reserved columns; a compaction writes them out."""
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """What a server says of itself."""
 
@@ -335,6 +382,15 @@ class ServerInfo:
 
 def _time(text: str) -> _datetime.datetime:
     return _datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _compacted(reply: dict[str, Any]) -> CompactedTable:
+    return CompactedTable(**{**reply, "commits": tuple(reply["commits"])})
+
+
+def _table_file(reply: dict[str, Any]) -> TableFile:
+    fill = reply["fill"]
+    return TableFile(**{**reply, "fill": fill and TableFill(**{**fill, "arrival": _time(fill["arrival"])})})
 
 
 def _applied(reply: dict[str, Any]) -> Applied:
