@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, sql, tables};
+use crate::commands::{
+    dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, sql, tables,
+};
 
 /// A feature store and data-versioning server.
 #[derive(Debug, Parser)]

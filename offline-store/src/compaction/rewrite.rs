@@ -26,7 +26,7 @@ use object_store::ObjectStore;
 
 use super::CompactOptions;
 use super::plan::{Job, Plan};
-use crate::data_file::{FileRead, ReadColumn, WriteOptions, WrittenFile, Footers, partition_values, write_files};
+use crate::data_file::{FileRead, Footers, ReadColumn, WriteOptions, WrittenFile, partition_values, write_files};
 use crate::entry::Fill;
 use crate::metadata::TableState;
 use crate::scan::schema_of;

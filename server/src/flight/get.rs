@@ -26,7 +26,7 @@ pub(super) async fn get(app: &Arc<App>, request: Request<Ticket>) -> Result<Outg
         Command::Query(query) => self::query(app, &caller, query).await,
         Command::DatasetRows(rows) => batches::rows(app, &caller, rows).await,
         Command::Batches(wanted) => batches::batches(app, &caller, wanted).await,
-            Command::Bulk(_) => Err(wrong("DoGet", "read, query, dataset, historical, dataset rows or batches").into()),
+        Command::Bulk(_) => Err(wrong("DoGet", "read, query, dataset, historical, dataset rows or batches").into()),
     }
 }
 
