@@ -122,7 +122,7 @@ async fn ours(options: &Options, client: &Client, report: &mut Report) -> anyhow
     }
     report.figure("bytes_per_s", bytes as f64 / median_s(&mut took));
     let start = now();
-    drop(epoch(options, client, 0, None).await?);
+    epoch(options, client, 0, None).await?;
     report.figure("first_epoch_took_s", start.elapsed().as_secs_f64());
     let mut took = Vec::new();
     for number in 0..options.repeats {

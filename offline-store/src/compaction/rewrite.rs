@@ -170,7 +170,7 @@ impl PartitionStream for Input {
             .and_then(|(input, read, group)| async move {
                 let batches = read.rows(&input.objects, &group).await?;
                 let batches: Vec<_> = batches.iter().map(|batch| input.with_partition(batch)).collect::<Result<_>>()?;
-                Ok(stream::iter(batches.into_iter().map(Ok)))
+                Ok::<_, Error>(stream::iter(batches.into_iter().map(Ok)))
             })
             .try_flatten()
             .map_err(|error: Error| DataFusionError::External(Box::new(error)));

@@ -74,10 +74,7 @@ pub(super) fn keys(plan: &ViewPlan, info: ChunkInfo, reader: ColumnReader) -> Re
     let (keys, times) = columns.split_at(plan.places.keys);
     let keys: Vec<_> = plan.scan.layout.keys().iter().map(|key| key.scalar()).zip(keys.iter().cloned()).collect();
     let event = times_of(plan, &times[0])?;
-    let known = match times.get(1) {
-        Some(known) => Some(known_times(known, &event)),
-        None => None,
-    };
+    let known = times.get(1).map(|known| known_times(known, &event));
     let runs = plan.timeline.index.runs(&keys, info.rows)?;
     let keys = ChunkKeys { runs, event, known, rows: None };
     let time = |place: usize| (keys.event[place], keys.known_at(place));

@@ -24,7 +24,7 @@ pub(crate) fn columns(types: &[&str]) -> Vec<PackedColumn> {
 /// A value of a type made of a number; null for every seventh.
 pub(crate) fn value(data_type: DataType, n: u64) -> Value {
     let scalar = |name: &str, n: u64| match name {
-        "bool" => Value::Bool(n % 2 == 0),
+        "bool" => Value::Bool(n.is_multiple_of(2)),
         "i32" => Value::I32(n as i32),
         "i64" => Value::I64(n as i64),
         "f32" => Value::F32(f32::from_bits(n as u32 & 0xff7f_ffff)),

@@ -189,7 +189,7 @@ proptest! {
             let (world, _) = clicks().await;
             let layout = definitions().layout("spend").unwrap();
             world.create(&layout).await;
-            let spent: Vec<_> = (0..40).map(|n| spent(n)).collect();
+            let spent: Vec<_> = (0..40).map(spent).collect();
             let table = TableRows { table: TableName::features("spend"), batches: vec![batch_of(&layout.table_columns(), &spent)], intervals: Vec::new() };
             let append = Append { tables: vec![table], ..clicks_append(batch(1, 0..0)) };
             let commit = world.store.append("main", append).await.unwrap().committed.commit;
