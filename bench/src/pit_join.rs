@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// The generator's seed.
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Commits that leave the rows of a view uncompacted.
+    #[arg(long, default_value_t = 100)]
+    commits: usize,
     /// Runs of each runner; the median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -73,8 +76,10 @@ pub(crate) struct RunOptions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Layout {
-    /// Our own tables.
+    /// Our own tables, each loaded at once.
     Own,
+    /// Our own tables as a stream leaves them: a file for each commit, in arrival order, nothing compacted.
+    Uncompacted,
     /// The peers' Parquet files.
     Same,
 }
@@ -86,7 +91,7 @@ struct Run {
     peak_rss_mb: f64,
 }
 
-const RUNNERS: [&str; 4] = ["anabranch", "anabranch_same_files", "duckdb", "polars"];
+const RUNNERS: [&str; 5] = ["anabranch", "anabranch_uncompacted", "anabranch_same_files", "duckdb", "polars"];
 
 /// Runs the scenario.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
@@ -145,7 +150,12 @@ fn one(options: &Options, folder: &Path, runner: &str, answer: Option<&Path>) ->
         }
         _ => {
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(["pit-join-run", "--layout", if runner == "anabranch" { "own" } else { "same" }]);
+            let layout = match runner {
+                "anabranch" => "own",
+                "anabranch_uncompacted" => "uncompacted",
+                _ => "same",
+            };
+            command.args(["pit-join-run", "--layout", layout]);
             command
         }
     };

@@ -178,7 +178,7 @@ fn engine(config: &Config, folder: &DataFolder) -> Result<Arc<Engine>> {
         partitions: config.engine.partitions,
     });
     let memory_bytes = Some(usize::try_from(config.engine.memory_bytes).unwrap_or(usize::MAX));
-    let options = EngineOptions { memory_bytes, spill_folder: folder.tmp().join("spill"), cluster };
+    let options = EngineOptions { memory_bytes, spill_folder: folder.spill(), cluster };
     let ids: Arc<dyn Ids> = Arc::new(RandomIds::from_os());
     Ok(Engine::new(&options, &ids)?)
 }

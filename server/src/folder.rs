@@ -4,7 +4,8 @@
 //! <data>/
 //!   lock                locked (flock) for as long as a server uses the folder; holds its pid
 //!   server.json         {"pid", "address", "version", "started_us"}: there while the server answers
-//!   tmp/                uploads under way; emptied at start
+//!   tmp/                uploads and other files under way; emptied at start
+//!   spill/              what work puts on disk that outgrew its memory; emptied at start
 //!   metadata.sqlite  objects/  wal/  online/        of the repository `default`
 //!   repositories/<name>/…                           the same four of every other repository
 //! ```
@@ -93,11 +94,12 @@ impl DataFolder {
         lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(failed("locking"))?;
         let folder = Self { root, lock };
         folder.remove_server_file();
-        let tmp = folder.tmp();
-        if tmp.exists() {
-            std::fs::remove_dir_all(&tmp).map_err(Error::io(format!("emptying {}", tmp.display())))?;
+        for passing in [folder.tmp(), folder.spill()] {
+            if passing.exists() {
+                std::fs::remove_dir_all(&passing).map_err(Error::io(format!("emptying {}", passing.display())))?;
+            }
+            std::fs::create_dir(&passing).map_err(Error::io(format!("making {}", passing.display())))?;
         }
-        std::fs::create_dir(&tmp).map_err(Error::io(format!("making {}", tmp.display())))?;
         Ok(folder)
     }
 
@@ -109,6 +111,11 @@ impl DataFolder {
     /// Where uploads lie while they are under way.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    /// Where work spills to that outgrew its memory.
+    pub fn spill(&self) -> PathBuf {
+        self.root.join("spill")
     }
 
     /// Where a repository lies; its folder is made.

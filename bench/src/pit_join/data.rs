@@ -24,8 +24,8 @@ const CHUNK: usize = 1 << 17;
 
 /// Makes the files where they are not there yet; gives their folder.
 pub(super) fn prepare(options: &Options) -> anyhow::Result<PathBuf> {
-    let Options { spine_rows, view_rows, views, features, entities, days, seed, .. } = options;
-    let name = format!("pit-{spine_rows}x{views}x{view_rows}x{features}-{entities}-{days}-{seed}");
+    let Options { spine_rows, view_rows, views, features, entities, days, seed, commits, .. } = options;
+    let name = format!("pit-{spine_rows}x{views}x{view_rows}x{features}-{entities}-{days}-{seed}-{commits}");
     let folder = options.folder.join(name);
     if folder.join("ready").exists() {
         return Ok(fs::canonicalize(folder)?);
@@ -39,7 +39,8 @@ pub(super) fn prepare(options: &Options) -> anyhow::Result<PathBuf> {
     write_spine(options, &folder.join("spine.parquet"))?;
     let folder = fs::canonicalize(folder)?;
     say("loading our own tables");
-    ours::load(options, &folder)?;
+    ours::load(options, &folder, ours::FOLDER, 1)?;
+    ours::load(options, &folder, ours::UNCOMPACTED, options.commits)?;
     fs::write(folder.join("ready"), "")?;
     Ok(folder)
 }

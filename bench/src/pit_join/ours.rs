@@ -23,6 +23,8 @@ use crate::report::{START_US, now, peak_rss_mb, say};
 
 /// Where our tables lie, within the folder of the data.
 pub(super) const FOLDER: &str = "own";
+/// Where those lie that a stream left.
+pub(super) const UNCOMPACTED: &str = "uncompacted";
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
@@ -52,11 +54,11 @@ pub(crate) async fn open(folder: &Path) -> anyhow::Result<Arc<OfflineStore>> {
     Ok(OfflineStore::new(repository, objects, locations, clock, ids, OfflineStoreOptions::default()))
 }
 
-/// Makes a table for each view from the peers' files.
-pub(super) fn load(options: &Options, folder: &Path) -> anyhow::Result<()> {
+/// Makes tables from the peers' files, in so many commits each.
+pub(super) fn load(options: &Options, folder: &Path, tables: &str, commits: usize) -> anyhow::Result<()> {
     let definitions = definitions(options.views, options.features)?;
     runtime()?.block_on(async {
-        let store = open(&folder.join(FOLDER)).await?;
+        let store = open(&folder.join(tables)).await?;
         for view in 0..options.views {
             let name = TableName::features(format!("view{view}"));
             let layout = definitions.layout(&name.name)?;
@@ -64,13 +66,33 @@ pub(super) fn load(options: &Options, folder: &Path) -> anyhow::Result<()> {
             let request = CommitRequest { author: "bench".to_owned(), message: format!("create {name}"), changes, ..CommitRequest::default() };
             store.repository().commit("main", request).await?;
             let columns = layout.table_columns();
-            let batches = read(&folder.join(format!("view{view}.parquet")), &columns)?.collect::<anyhow::Result<Vec<_>>>()?;
-            let tables = vec![TableRows { table: name, batches, intervals: Vec::<Interval>::new() }];
-            store.append("main", Append { author: "bench".to_owned(), message: "load".to_owned(), tables, ..Append::default() }).await?;
+            let rows_of_commit = options.view_rows.div_ceil(commits.max(1));
+            let (mut waiting, mut rows) = (Vec::new(), 0);
+            for batch in read(&folder.join(format!("view{view}.parquet")), &columns)? {
+                let mut batch = batch?;
+                while rows + batch.num_rows() >= rows_of_commit {
+                    let part = rows_of_commit - rows;
+                    waiting.push(batch.slice(0, part));
+                    batch = batch.slice(part, batch.num_rows() - part);
+                    append(&store, &name, std::mem::take(&mut waiting)).await?;
+                    rows = 0;
+                }
+                rows += batch.num_rows();
+                waiting.push(batch);
+            }
+            if rows > 0 {
+                append(&store, &name, waiting).await?;
+            }
         }
         store.repository().close().await;
         Ok(())
     })
+}
+
+async fn append(store: &OfflineStore, table: &TableName, batches: Vec<RecordBatch>) -> anyhow::Result<()> {
+    let tables = vec![TableRows { table: table.clone(), batches, intervals: Vec::<Interval>::new() }];
+    store.append("main", Append { author: "bench".to_owned(), message: "load".to_owned(), tables, ..Append::default() }).await?;
+    Ok(())
 }
 
 /// Joins and measures from the first byte read to the answer in Arrow.
@@ -89,8 +111,8 @@ pub(super) fn run(folder: &Path, layout: Layout, answer: Option<&Path>, explain:
         let plan = JoinPlan::new(spine, &selection, &definitions, JoinOptions::default())?;
         phases.push(("spine ordered", start.elapsed().as_secs_f64()));
         let rows: Arc<dyn ViewRows> = match layout {
-            Layout::Own => {
-                let store = open(&folder.join(FOLDER)).await?;
+            Layout::Own | Layout::Uncompacted => {
+                let store = open(&folder.join(if layout == Layout::Own { FOLDER } else { UNCOMPACTED })).await?;
                 let head = store.repository().resolve(&"main".parse::<RefSpec>()?).await?.commit;
                 store.view_rows(head)
             }

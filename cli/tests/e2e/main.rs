@@ -7,6 +7,7 @@
 )]
 
 mod client;
+mod cluster;
 mod commands;
 mod maintenance;
 mod old_folder;

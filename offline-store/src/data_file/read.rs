@@ -113,7 +113,9 @@ impl FileRead {
         let leaf = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == root)?;
         let is_time = self.columns[place].column.data_type == DataType::Scalar(Scalar::Timestamp);
         let micros = matches!(schema.column(leaf).logical_type_ref(), Some(LogicalType::Timestamp { unit: TimeUnit::MICROS, .. }));
-        if is_time && !micros { None } else { group.metadata().column(leaf).statistics() }
+        // Old writers compared text as signed bytes and did not say so.
+        let statistics = group.metadata().column(leaf).statistics().filter(|statistics| !statistics.is_min_max_deprecated());
+        if is_time && !micros { None } else { statistics }
     }
 
     /// Whether a wanted column is not in the file, or null in all of a row group.

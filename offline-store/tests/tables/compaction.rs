@@ -108,7 +108,7 @@ async fn rows_beyond_the_memory_are_sorted_on_disk_and_cut_into_files_that_are_a
     let before = world.rows(&world.head("main").await, &ScanRequest::all(name.clone(), columns.clone())).await;
     // Some 8 MB of rows through 4 MiB.
     let spill = tempfile::tempdir().unwrap();
-    let options = CompactOptions { memory_bytes: 8 << 20, target_bytes: 64 << 10, spill: Some(spill.path().join("spill")), ..full() };
+    let options = CompactOptions { memory_bytes: 8 << 20, target_bytes: 16 << 10, spill: Some(spill.path().join("spill")), ..full() };
     let done = world.store.compact("main", &name, &options).await.unwrap();
     assert!(done.files_after > 4, "{done:?}");
     let head = world.head("main").await;

@@ -96,7 +96,7 @@ fn options(app: &App) -> CompactOptions {
         small_bytes: config.small_bytes,
         target_bytes: config.target_bytes,
         memory_bytes: config.memory_bytes,
-        spill: Some(app.folder().root().join("spill")),
+        spill: Some(app.folder().spill()),
         ..CompactOptions::default()
     }
 }

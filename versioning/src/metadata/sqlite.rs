@@ -385,6 +385,7 @@ mod tests {
         assert_eq!(second.allocate("ids", 1).await.unwrap(), 6);
     }
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn nothing_is_open_after_closing_while_reads_end() {
         let folder = tempfile::tempdir().unwrap();
@@ -394,7 +395,11 @@ mod tests {
             let reads: Vec<_> = (0..READERS).map(|_| store.branch("main")).collect();
             futures::future::join_all(reads).await;
             store.close().await;
-            assert!(!folder.path().join("db.sqlite-wal").exists(), "{seed}: whoever is told that the store is closed may move its files");
+            // Whoever is told that the store is closed may move its files. (The log may still lie there: of connections that close at once, none may
+            // be the last in its own eyes.)
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+            let open: Vec<_> = open.filter(|file| file.starts_with(folder.path())).collect();
+            assert!(open.is_empty(), "{seed}: {open:?}");
         }
     }
 
