@@ -369,11 +369,10 @@ class Client:
         ref: str | None = None,
     ) -> AsyncSavedDataset:
         """See `anabranch.Client.create_dataset`."""
-        return await _run(
-            self._calls.create_dataset(
-                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
-            )
+        call = self._calls.create_dataset(
+            name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
         )
+        return AsyncSavedDataset(self._calls.at(ref), await _run(call))
 
     async def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> AsyncSavedDataset:
         """See `anabranch.Client.refresh_dataset`."""

@@ -454,11 +454,10 @@ class Client:
         A name is for ever: another dataset under a taken name raises `Conflict`, the same one is fine. `splits` is `train=0.8,test=0.2` (by a hash of
         the columns `split_by`, by default the join keys) or `train<2026-01-01,test` (by time). The spine may be `Events(view)` or `Sql(query)`.
         """
-        return _run(
-            self._calls.create_dataset(
-                name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
-            )
+        call = self._calls.create_dataset(
+            name, spine, features, splits, split_by, split_seed, time_column, knowledge, strict, full_names, at_least, timeout, engine, ref
         )
+        return SavedDataset(self._calls.at(ref), _run(call))
 
     def refresh_dataset(self, name: str, save_as: str, *, from_ref: str = "", ref: str | None = None) -> SavedDataset:
         """Saves a dataset as it is at the head of the branch, under a name of its own; only rows that can have changed are joined again."""
