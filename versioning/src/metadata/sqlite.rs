@@ -39,6 +39,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most writes of one transaction.
 const GROUP: usize = 256;
 const QUEUE: usize = 1024;
+const CLOSING_PAUSE: Duration = Duration::from_millis(1);
 
 static DIALECT: Dialect = Dialect {
     for_update: "",
@@ -102,8 +103,11 @@ impl SqliteMetadata {
     /// Makes what is queued and ends all connections; the log is folded into the database file.
     pub async fn close(&self) {
         self.readers.close().await;
-        // A connection that was on its way back while the pool was closed lies idle in it now, and would keep the log open until the pool is dropped.
-        self.readers.close().await;
+        // A pool is told closed while connections may still be on their way back to it, and these would keep the log open.
+        while self.readers.size() > 0 {
+            tokio::time::sleep(CLOSING_PAUSE).await;
+            self.readers.close().await;
+        }
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((queue, task)) = writer {
             drop(queue);
