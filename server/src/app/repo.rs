@@ -20,6 +20,8 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::folder::RepositoryFolder;
 
+/// How long a stop waits for reads of the metadata database.
+const CLOSING: Duration = Duration::from_secs(5);
 /// How long a start waits for what is committed to be online.
 const FIRST_PUBLICATION: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,8 @@ pub(crate) struct Repo {
     definitions: DefinitionsCache,
     /// Held by whoever compacts a table.
     pub(super) compaction: tokio::sync::Mutex<()>,
+    /// The database that is closed before the folder is given back; none where metadata lies in Postgres.
+    sqlite: Option<Arc<SqliteMetadata>>,
     drain: Span,
 }
 
@@ -43,7 +47,7 @@ impl Repo {
     pub(crate) async fn open(name: &str, folder: &RepositoryFolder, config: &Config, clock: Arc<dyn Clock>) -> Result<Self> {
         let ids = Arc::new(RandomIds::from_os());
         let files = Arc::new(RealFiles);
-        let (metadata, lease) = metadata(name, folder, config, ids.as_ref()).await?;
+        let (metadata, sqlite, lease) = metadata(name, folder, config, ids.as_ref()).await?;
         let objects = local_objects_on(files.clone(), &folder.objects)?;
         let mut options = RepositoryOptions { name: name.to_owned(), lease, ..RepositoryOptions::default() };
         options.resolvers.extend(resolvers());
@@ -68,7 +72,7 @@ impl Repo {
         let _ = tokio::time::timeout(FIRST_PUBLICATION, ingest.publish()).await;
         let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
         let compaction = tokio::sync::Mutex::default();
-        Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, compaction, drain: config.drain })
+        Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, compaction, sqlite, drain: config.drain })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -87,6 +91,12 @@ impl Repo {
         if let Err(error) = self.online.sync().await {
             tracing::warn!(%error, repository = self.name, "the online store was not synced; it is refilled from history");
         }
+        // Whoever takes the folder next may move the database.
+        if let Some(sqlite) = &self.sqlite
+            && tokio::time::timeout(CLOSING, sqlite.close()).await.is_err()
+        {
+            tracing::warn!(repository = self.name, "the metadata database is still in use; it is closed with the process");
+        }
     }
 }
 
@@ -95,15 +105,19 @@ fn resolvers() -> [Arc<dyn Resolver>; 3] {
     [Arc::new(FeatureResolver), Arc::new(OffsetResolver), Arc::new(TableResolver)]
 }
 
+/// The store, the same where it is an SQLite database, and how servers take turns.
+type Metadata = (Arc<dyn MetadataStore>, Option<Arc<SqliteMetadata>>, Option<LeaseOptions>);
+
 /// What is mutable of a repository, and how its servers take turns where there may be several.
-async fn metadata(name: &str, folder: &RepositoryFolder, config: &Config, ids: &dyn Ids) -> Result<(Arc<dyn MetadataStore>, Option<LeaseOptions>)> {
+async fn metadata(name: &str, folder: &RepositoryFolder, config: &Config, ids: &dyn Ids) -> Result<Metadata> {
     let Some(url) = config.metadata.store.postgres() else {
-        return Ok((Arc::new(SqliteMetadata::open(&folder.metadata, ids).await?), None));
+        let sqlite = Arc::new(SqliteMetadata::open(&folder.metadata, ids).await?);
+        return Ok((Arc::clone(&sqlite) as Arc<dyn MetadataStore>, Some(sqlite), None));
     };
     let store = PostgresMetadata::open(url, &format!("anabranch_{name}"), ids).await?;
     let holder = format!("pid {} on {}", std::process::id(), folder.objects.display());
     let ttl = Duration::from_micros(config.metadata.lease_ttl.micros().unsigned_abs());
-    Ok((Arc::new(store), Some(LeaseOptions { holder, ttl })))
+    Ok((Arc::new(store), None, Some(LeaseOptions { holder, ttl })))
 }
 
 fn ingest_config(config: &Config) -> IngestConfig {
