@@ -13,7 +13,7 @@ use std::time::Duration;
 use anabranch_client::{BatchesQuery, Changes, Client, ClientConfig, Definition, Entity, FeatureView, HistoricalQuery, Rows, SavedQuery, Selection};
 use anabranch_core::{DataType, Scalar};
 use anyhow::{Context as _, ensure};
-use arrow::array::{ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};
+use arrow::array::{Array as _, ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};
 use arrow::datatypes::Int64Type;
 use clap::Args;
 use rand::rngs::StdRng;
@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// The Python that has pyarrow; empty leaves the peer out.
-    #[arg(long, default_value = ".cache/venv/bin/python")]
+    #[arg(long, env = "ANABRANCH_PYTHON", default_value = ".cache/venv/bin/python")]
     python: PathBuf,
     /// Where everything is made; it is removed afterwards.
     #[arg(long, default_value = ".cache/bench")]
@@ -118,7 +118,7 @@ async fn ours(options: &Options, client: &Client, report: &mut Report) -> anyhow
         let table = client.fetch_dataset(&query).await?;
         took.push(start.elapsed());
         ensure!(sum(&table.batches) == expected(options), "the fetched rows are others");
-        bytes = table.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        bytes = size(&table.batches)?;
     }
     report.figure("bytes_per_s", bytes as f64 / median_s(&mut took));
     let start = now();
@@ -169,6 +169,12 @@ async fn epoch(options: &Options, client: &Client, epoch: u64, busy: Option<bool
     Ok((took, waited))
 }
 
+/// The bytes of the cells. What arrays of one message hold of memory is the whole message, each.
+fn size(batches: &[RecordBatch]) -> anyhow::Result<usize> {
+    let columns = batches.iter().flat_map(RecordBatch::columns);
+    columns.map(|column| Ok(column.to_data().get_slice_memory_size()?)).sum()
+}
+
 fn sum(batches: &[RecordBatch]) -> i64 {
     let of = |batch: &RecordBatch| batch.column_by_name("entity").map_or(0, |rows| rows.as_primitive::<Int64Type>().values().iter().sum());
     batches.iter().map(of).sum()
@@ -195,7 +201,7 @@ async fn download(client: &Client, folder: &Path) -> anyhow::Result<Vec<PathBuf>
 fn peers(options: &Options, files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
     for mode in ["scan", "in_memory"] {
         let mut command = Command::new(&options.python);
-        command.arg("bench/peers/pyarrow_batches.py").arg("--mode").arg(mode);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pyarrow_batches.py")).arg("--mode").arg(mode);
         for (name, value) in [
             ("--batch-size", u64::from(options.batch_size)),
             ("--step-ms", options.step_ms),
