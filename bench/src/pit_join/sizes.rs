@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::page_cache::PageCache::Warm;
 use super::runner::{Runner, Starter};
-use super::workload::{Files, Size, Values};
+use super::workload::{BULK_ROWS, Files, Size, Values};
 use crate::report::{Report, say};
 
 #[derive(Args, Serialize, Clone, Debug)]
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// The generator's seed.
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Rows that a bulk load of our tables appends at a time; a view of more is compacted afterwards.
+    #[arg(long, default_value_t = BULK_ROWS)]
+    bulk_rows: usize,
     /// Runs of each runner; the median counts.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -52,9 +55,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     let mut runners = vec![Runner::Own, Runner::SameFiles, Runner::DuckDb, Runner::Polars];
     for rows in &options.sizes {
         say(&format!("{rows} rows"));
-        let Options { spine_rows, views, features, entities, seed, .. } = *options;
+        let Options { spine_rows, views, features, entities, seed, bulk_rows, .. } = *options;
         let view_rows = rows.div_ceil(views.max(1));
-        let size = Size { spine_rows, view_rows, views, features, entities, days: 30, seed, commits: 0 };
+        let size = Size { spine_rows, view_rows, views, features, entities, days: 30, seed, commits: 0, bulk_rows };
         let files = Files::prepare(&options.folder, &size, Values::Uniform)?;
         let starter = Starter { files: &files, python: &options.python };
         runners = starter.agree(&runners, true)?;

@@ -24,9 +24,6 @@ pub(super) const OWN: &str = "own";
 /// Where those lie that a stream left.
 pub(super) const UNCOMPACTED: &str = "uncompacted";
 
-/// Rows that a bulk load appends at a time; a view of more is compacted afterwards.
-const BULK_ROWS: usize = 5_000_000;
-
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
@@ -86,13 +83,12 @@ pub(super) fn prepare(files: &Files, tables: &str) -> anyhow::Result<()> {
     }
     say(&format!("loading our tables in {}", folder.display()));
     let _ = fs::remove_dir_all(&folder);
-    let rows_of_commit = if tables == OWN { BULK_ROWS } else { files.size.view_rows.div_ceil(files.size.commits.max(1)) };
     let definitions = definitions(&files.folder)?;
     runtime()?.block_on(async {
         let store = open(&folder).await?;
         for view in 0..files.size.views {
-            load(files, &store, &definitions, view, rows_of_commit).await?;
-            if tables == OWN && files.size.view_rows > BULK_ROWS {
+            load(files, tables, &store, &definitions, view).await?;
+            if tables == OWN && files.size.view_rows > files.size.bulk_rows {
                 compact(&store, &folder, view).await?;
             }
         }
@@ -102,14 +98,17 @@ pub(super) fn prepare(files: &Files, tables: &str) -> anyhow::Result<()> {
     Ok(fs::write(folder.join("ready"), "")?)
 }
 
-async fn load(files: &Files, store: &OfflineStore, definitions: &Definitions, view: usize, rows_of_commit: usize) -> anyhow::Result<()> {
+async fn load(files: &Files, tables: &str, store: &OfflineStore, definitions: &Definitions, view: usize) -> anyhow::Result<()> {
+    let (rows_of_commit, arrived) = match tables {
+        OWN => (files.size.bulk_rows.max(1), Arrived::AtOnce),
+        _ => (files.size.view_rows.div_ceil(files.size.commits.max(1)).max(1), Arrived::AsTheyWereMade),
+    };
     let name = TableName::features(format!("view{view}"));
     let layout = definitions.layout(&name.name)?;
     let changes = store.create_table(&name, &TableShape::from(layout.as_ref())).await?;
     let request = CommitRequest { author: "bench".to_owned(), message: format!("create {name}"), changes, ..CommitRequest::default() };
     store.repository().commit("main", request).await?;
     let (mut waiting, mut rows) = (Vec::new(), 0);
-    let arrived = if rows_of_commit < BULK_ROWS { Arrived::AsTheyWereMade } else { Arrived::AtOnce };
     for batch in read(&files.view(view), &layout.table_columns(), arrived)? {
         let mut batch = batch?;
         while rows + batch.num_rows() >= rows_of_commit {
@@ -162,7 +161,8 @@ pub(super) fn data_files(folder: &Path, views: usize) -> anyhow::Result<Vec<Vec<
         let mut found = Vec::new();
         for view in 0..views {
             let files = store.table_files(&head, &TableName::features(format!("view{view}"))).await?;
-            let path = |location: &str| store.locations().path(location).map(|path| folder.join("objects").join(path)).context("a file lies elsewhere");
+            let path =
+                |location: &str| store.locations().path(location).map(|path| folder.join("objects").join(path)).context("a file lies elsewhere");
             found.push(files.iter().map(|file| path(&file.location)).collect::<anyhow::Result<_>>()?);
         }
         store.repository().close().await;

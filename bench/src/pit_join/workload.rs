@@ -23,11 +23,13 @@ use serde::Serialize;
 
 use super::runner::Runner;
 use super::{realistic, tables, uniform};
-use crate::report::say;
+use crate::report::{START_US, say};
 
 /// Microseconds of a second.
 pub(super) const SECOND_US: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * SECOND_US;
+/// Rows of a bulk load by default.
+pub(super) const BULK_ROWS: usize = 5_000_000;
 /// Rows that are made at a time.
 const CHUNK: usize = 1 << 17;
 
@@ -58,6 +60,9 @@ pub(super) struct Size {
     /// Commits that leave the rows of a view uncompacted.
     #[arg(long, default_value_t = 100)]
     pub(super) commits: usize,
+    /// Rows that a bulk load appends at a time; a view of more is compacted afterwards.
+    #[arg(long, default_value_t = BULK_ROWS)]
+    pub(super) bulk_rows: usize,
 }
 
 /// What the rows hold.
@@ -104,7 +109,7 @@ pub(super) struct Slice {
 
 /// Rows in chunks that spread evenly over the days.
 fn slices(rows: usize, days: i64) -> impl Iterator<Item = Slice> {
-    let at = move |row: usize| crate::report::START_US + (i128::from(days * DAY_US) * row as i128 / rows.max(1) as i128) as i64;
+    let at = move |row: usize| START_US + (i128::from(days * DAY_US) * row as i128 / rows.max(1) as i128) as i64;
     (0..rows).step_by(CHUNK).map(move |first| {
         let count = CHUNK.min(rows - first);
         Slice { first, rows: count, from_us: at(first), to_us: at(first + count) }
@@ -122,36 +127,27 @@ pub(super) struct Files {
 impl Files {
     /// Makes the views and the spine where they are not there yet.
     pub(super) fn prepare(parent: &Path, size: &Size, values: Values) -> anyhow::Result<Self> {
-        let Size { view_rows, views, features, entities, days, seed, commits, .. } = size;
-        let name = format!("pit-{}-{views}x{view_rows}x{features}-{entities}-{days}-{seed}-{commits}", values.name());
+        let Size { view_rows, views, features, entities, days, seed, commits, bulk_rows, .. } = size;
+        let name = format!("pit-{}-{views}x{view_rows}x{features}-{entities}-{days}-{seed}-{commits}-{bulk_rows}", values.name());
         fs::create_dir_all(parent.join(&name))?;
         let folder = fs::canonicalize(parent.join(name))?;
         let files = Self { folder, size: size.clone(), values };
         for view in 0..*views {
-            let schema = values.view_schema(view, *features);
-            let seed = seed + 1 + view as u64;
-            write(&files.view(view), &schema, slices(*view_rows, *days), || -> Box<dyn FnMut(&Slice) -> anyhow::Result<RecordBatch>> {
-                let schema = Arc::clone(&schema);
-                match values {
-                    Values::Uniform => Box::new(uniform::view(schema, size.entities, seed)),
-                    Values::Realistic => Box::new(realistic::view(schema, size.entities, size.seed, seed)),
-                }
-            })?;
+            let (schema, seed) = (values.view_schema(view, *features), seed + 1 + view as u64);
+            let rows: Rows = match values {
+                Values::Uniform => Box::new(uniform::view(Arc::clone(&schema), *entities, seed)),
+                Values::Realistic => Box::new(realistic::view(Arc::clone(&schema), *entities, size.seed, seed)),
+            };
+            write(&files.view(view), &schema, slices(*view_rows, *days), rows)?;
         }
         let schema = spine_schema();
         // Rows of the spine come in no order: each slice spreads over all days.
-        let whole = slices(size.spine_rows, *days).map(|slice| Slice {
-            from_us: crate::report::START_US,
-            to_us: crate::report::START_US + days * DAY_US,
-            ..slice
-        });
-        write(&files.spine(), &schema, whole, || -> Box<dyn FnMut(&Slice) -> anyhow::Result<RecordBatch>> {
-            let schema = Arc::clone(&schema);
-            match values {
-                Values::Uniform => Box::new(uniform::spine(schema, size.entities, size.seed)),
-                Values::Realistic => Box::new(realistic::spine(schema, size.entities, size.seed)),
-            }
-        })?;
+        let whole = slices(size.spine_rows, *days).map(|slice| Slice { from_us: START_US, to_us: START_US + days * DAY_US, ..slice });
+        let rows: Rows = match values {
+            Values::Uniform => Box::new(uniform::spine(Arc::clone(&schema), *entities, *seed)),
+            Values::Realistic => Box::new(realistic::spine(Arc::clone(&schema), *entities, *seed)),
+        };
+        write(&files.spine(), &schema, whole, rows)?;
         Ok(files)
     }
 
@@ -193,18 +189,16 @@ fn all(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes the rows of one slice after the other.
+type Rows = Box<dyn FnMut(&Slice) -> anyhow::Result<RecordBatch>>;
+
 /// Writes a file whole or not at all.
-fn write(
-    path: &Path,
-    schema: &SchemaRef,
-    slices: impl Iterator<Item = Slice>,
-    rows: impl FnOnce() -> Box<dyn FnMut(&Slice) -> anyhow::Result<RecordBatch>>,
-) -> anyhow::Result<()> {
+fn write(path: &Path, schema: &SchemaRef, slices: impl Iterator<Item = Slice>, mut rows: Rows) -> anyhow::Result<()> {
     if path.exists() {
         return Ok(());
     }
     say(&format!("making {}", path.display()));
-    let (part, mut rows) = (path.with_extension("part"), rows());
+    let part = path.with_extension("part");
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)).build();
     let mut writer = ArrowWriter::try_new(File::create(&part)?, Arc::clone(schema), Some(properties))?;
     for slice in slices {
