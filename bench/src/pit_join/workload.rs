@@ -216,3 +216,33 @@ fn spine_schema() -> SchemaRef {
     let field = |name: &str, data_type| Field::new(name, data_type, false);
     Arc::new(Schema::new(vec![field("row", DataType::Int64), field("entity", DataType::Int64), field("event_timestamp", timestamp())]))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use arrow::array::AsArray as _;
+    use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+
+    use super::*;
+
+    #[test]
+    fn realistic_rows_come_as_they_become_known_are_true_before_and_tie() {
+        let mut view = realistic::view(Values::Realistic.view_schema(0, 3), 100, 1, 2);
+        let (mut last, mut rows, mut entities_at, mut entities_known) = (i64::MIN, 0, HashSet::new(), HashSet::new());
+        for slice in slices(CHUNK + 1_000, 30) {
+            let batch = view(&slice).unwrap();
+            let entities = batch.column(0).as_primitive::<Int64Type>().values();
+            let (at, known) =
+                (batch.column(1).as_primitive::<TimestampMicrosecondType>(), batch.column(2).as_primitive::<TimestampMicrosecondType>());
+            for ((entity, at), known) in entities.iter().zip(at.values()).zip(known.values()) {
+                assert!(at <= known && last <= *known, "the peers' queries rely on both");
+                (last, rows) = (*known, rows + 1);
+                entities_at.insert((*entity, *at));
+                entities_known.insert((*entity, *known));
+            }
+        }
+        assert_eq!(rows, CHUNK + 1_000);
+        assert!(entities_at.len() < rows && entities_known.len() < rows);
+    }
+}
