@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
@@ -10,6 +9,8 @@ import numpy
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+
+from common import field
 
 parser = argparse.ArgumentParser()
 parser.add_argument("files", nargs="+")
@@ -63,5 +64,5 @@ runs = [epoch(None) for _ in range(args.repeats)]
 figures = {"bytes_per_s": runs[0][2] / statistics.median(took for took, _, _ in runs)}
 for name, step in (("wait_share", lambda: time.sleep(args.step_ms / 1000)), ("wait_share_busy", busy)):
     figures[name] = statistics.median(waited / took for took, waited, _ in (epoch(step) for _ in range(args.repeats)))
-figures["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+figures["peak_rss_mb"] = field("/proc/self/status", "VmHWM:") / 1024
 print(json.dumps(figures))

@@ -2,7 +2,7 @@
 //!
 //! The training loop takes 5 ms a batch, once asleep (a step on an accelerator) and once busy (a step on one of the cores that server, client and loop
 //! share). `wait_share` is the part of its time that it waits for batches, over a whole epoch, first batch included; making the rows ready for random
-//! access happens once for a dataset and is told apart (`first_epoch_took_s`). Pyarrow scans in the order of the files, for it cannot shuffle; its other
+//! access happens once for a dataset and is told apart (`first_epoch_took_s`); what the first batch of a later epoch takes is in it (`first_batch_s`). Pyarrow scans in the order of the files, for it cannot shuffle; its other
 //! loop holds all rows in memory and takes batches by a permutation. Every loop sums a column, and the sums are compared before a time is printed.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use anabranch_client::{BatchesQuery, Changes, Client, ClientConfig, Definition, Entity, FeatureView, HistoricalQuery, Rows, SavedQuery, Selection};
 use anabranch_core::{DataType, Scalar};
 use anyhow::{Context as _, ensure};
-use arrow::array::{ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};
+use arrow::array::{Array as _, ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};
 use arrow::datatypes::Int64Type;
 use clap::Args;
 use rand::rngs::StdRng;
@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// The Python that has pyarrow; empty leaves the peer out.
-    #[arg(long, default_value = ".cache/venv/bin/python")]
+    #[arg(long, env = "ANABRANCH_PYTHON", default_value = ".cache/venv/bin/python")]
     python: PathBuf,
     /// Where everything is made; it is removed afterwards.
     #[arg(long, default_value = ".cache/bench")]
@@ -118,7 +118,7 @@ async fn ours(options: &Options, client: &Client, report: &mut Report) -> anyhow
         let table = client.fetch_dataset(&query).await?;
         took.push(start.elapsed());
         ensure!(sum(&table.batches) == expected(options), "the fetched rows are others");
-        bytes = table.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        bytes = size(&table.batches)?;
     }
     report.figure("bytes_per_s", bytes as f64 / median_s(&mut took));
     let start = now();
@@ -126,26 +126,38 @@ async fn ours(options: &Options, client: &Client, report: &mut Report) -> anyhow
     report.figure("first_epoch_took_s", start.elapsed().as_secs_f64());
     let mut took = Vec::new();
     for number in 0..options.repeats {
-        took.push(epoch(options, client, number as u64, None).await?.0);
+        took.push(epoch(options, client, number as u64, None).await?.took);
     }
     report.figure("shuffled_bytes_per_s", bytes as f64 / median_s(&mut took));
     for (figure, busy) in [("wait_share", false), ("wait_share_busy", true)] {
-        let mut shares = Vec::new();
+        let (mut shares, mut firsts) = (Vec::new(), Vec::new());
         for number in 0..options.repeats {
-            let (took, waited) = epoch(options, client, number as u64, Some(busy)).await?;
-            shares.push(waited.as_secs_f64() / took.as_secs_f64());
+            let epoch = epoch(options, client, number as u64, Some(busy)).await?;
+            say(&format!("{figure}: {epoch:?}"));
+            shares.push(epoch.waited.as_secs_f64() / epoch.took.as_secs_f64());
+            firsts.push(epoch.first);
         }
         shares.sort_by(f64::total_cmp);
         report.figure(figure, shares[shares.len() / 2]);
-        say(&format!("{figure}: {shares:?}"));
+        if !busy {
+            report.figure("first_batch_s", median_s(&mut firsts));
+        }
     }
     Ok(())
 }
 
-/// Reads a shuffled epoch: how long it took, and how long the loop waited. With `busy` the loop works for its time, or sleeps.
-async fn epoch(options: &Options, client: &Client, epoch: u64, busy: Option<bool>) -> anyhow::Result<(Duration, Duration)> {
+/// How long an epoch took, and how long its loop waited: in all, and for the first batch.
+#[derive(Debug)]
+struct Epoch {
+    took: Duration,
+    waited: Duration,
+    first: Duration,
+}
+
+/// Reads a shuffled epoch. With `busy` the loop works for its time, or sleeps.
+async fn epoch(options: &Options, client: &Client, epoch: u64, busy: Option<bool>) -> anyhow::Result<Epoch> {
     let query = BatchesQuery { seed: Some(options.seed), epoch: Some(epoch), ..BatchesQuery::new(NAME, options.batch_size) };
-    let (start, mut waited, mut total) = (now(), Duration::ZERO, 0);
+    let (start, mut waited, mut first, mut total) = (now(), Duration::ZERO, None, 0);
     let step = Duration::from_millis(options.step_ms);
     let mut batches = None;
     loop {
@@ -155,18 +167,26 @@ async fn epoch(options: &Options, client: &Client, epoch: u64, busy: Option<bool
             Some(batches) => batches.next().await?,
         };
         waited += asked.elapsed();
+        first.get_or_insert(waited);
         let Some(batch) = found else { break };
         total += sum(&[batch]);
         let stepped = now();
         match busy {
             None => {}
-            Some(false) => tokio::time::sleep(step).await,
+            // Not the runtime's own sleep, which is a millisecond longer.
+            Some(false) => std::thread::sleep(step),
             Some(true) => while stepped.elapsed() < step {},
         }
     }
     let took = start.elapsed();
     ensure!(total == expected(options), "the batches have other rows");
-    Ok((took, waited))
+    Ok(Epoch { took, waited, first: first.unwrap_or_default() })
+}
+
+/// The bytes of the cells. What arrays of one message hold of memory is the whole message, each.
+fn size(batches: &[RecordBatch]) -> anyhow::Result<usize> {
+    let columns = batches.iter().flat_map(RecordBatch::columns);
+    columns.map(|column| Ok(column.to_data().get_slice_memory_size()?)).sum()
 }
 
 fn sum(batches: &[RecordBatch]) -> i64 {
@@ -195,7 +215,7 @@ async fn download(client: &Client, folder: &Path) -> anyhow::Result<Vec<PathBuf>
 fn peers(options: &Options, files: &[PathBuf], report: &mut Report) -> anyhow::Result<()> {
     for mode in ["scan", "in_memory"] {
         let mut command = Command::new(&options.python);
-        command.arg("bench/peers/pyarrow_batches.py").arg("--mode").arg(mode);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/pyarrow_batches.py")).arg("--mode").arg(mode);
         for (name, value) in [
             ("--batch-size", u64::from(options.batch_size)),
             ("--step-ms", options.step_ms),

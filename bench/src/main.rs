@@ -33,6 +33,8 @@ struct Arguments {
 enum Scenario {
     /// A point-in-time join from files to Arrow, against DuckDB and Polars on the same files.
     PitJoin(pit_join::Options),
+    /// The same join over ever more rows, for a plot.
+    PitJoinSizes(pit_join::SizesOptions),
     /// One of our own runs of the join, in a process of its own.
     #[command(hide = true)]
     PitJoinRun(pit_join::RunOptions),
@@ -53,6 +55,7 @@ fn main() -> anyhow::Result<()> {
     let report = match arguments.scenario {
         Scenario::PitJoinRun(options) => return pit_join::run_one(&options),
         Scenario::PitJoin(options) => pit_join::run(&options)?,
+        Scenario::PitJoinSizes(options) => pit_join::run_sizes(&options)?,
         Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
         Scenario::Ingest(options) => ingest::run(&options)?,
         Scenario::DatasetFetch(options) => dataset_fetch::run(&options)?,

@@ -1,179 +1,164 @@
 //! `pit-join`: a spine and several views, from files to Arrow.
 //!
 //! The peers read Parquet files in arrival order, the order in which a stream would have written them. We read the same files, and our own tables, which
-//! were made from them by ordinary appends. Every run is a fresh process over files that were just read; the runners take turns in a shuffled order. All
-//! answers are compared, cell by cell, before a time is printed.
+//! were made from them by ordinary appends: in bulk, and as a stream of many commits leaves them. Every run is a fresh process, the peers with two threads
+//! and as their documentation says; the runners take turns in a shuffled order. All answers are compared, cell by cell, before a time is printed.
+//!
+//! Two workloads: `uniform` has random f32 of uniform entities, and its figures bear plain names; `realistic` has values as they occur, with known times
+//! and ties, and its figures begin with `realistic_`. In it a row may be seen once it is known, and of those that may be seen the one counts that was true
+//! last. Neither DuckDB nor Polars joins by two times. Since no row is known before it is true, what may be seen of an entity changes only when a row
+//! becomes known that is true no earlier than all that were known before: the peers keep these rows, by a running maximum, and join them by known time
+//! as usual. That takes knowing the data; a plain join by event time would give other answers.
+//!
+//! Feast, with its DuckDB store over the same files, takes turns with us at a size of its own, which it survives (`--feast-python`).
+//!
+//! Warm files were read just before the run; cold ones were dropped from the page cache (`--cold-runs`). The floor is the time in which the same columns
+//! are decoded on all cores and nothing else is done. Peak memory is the largest of the runs, times are medians.
 
-mod data;
+mod answers;
+mod decode;
 mod ours;
+mod page_cache;
+mod realistic;
+mod runner;
+mod sizes;
+mod tables;
+mod uniform;
+mod workload;
 
-pub(crate) use ours::open as open_store;
+pub(crate) use runner::{RunOptions, run_one};
+pub(crate) use sizes::{Options as SizesOptions, run as run_sizes};
+pub(crate) use tables::open as open_store;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use clap::{Args, ValueEnum};
-use rand::seq::SliceRandom;
-use rand::{SeedableRng, rngs::StdRng};
-use serde::{Deserialize, Serialize};
+use clap::Args;
+use serde::Serialize;
 
-use crate::report::{Report, median_s, say};
+use crate::report::Report;
+use page_cache::PageCache::{Cold, Warm};
+use runner::{Measured, Runner, Starter};
+use workload::{Files, Size, Values};
 
 #[derive(Args, Serialize, Clone, Debug)]
 pub(crate) struct Options {
-    /// Rows of the spine.
-    #[arg(long, default_value_t = 1_000_000)]
-    spine_rows: usize,
-    /// Rows of each view.
-    #[arg(long, default_value_t = 5_000_000)]
-    view_rows: usize,
-    /// Views.
-    #[arg(long, default_value_t = 3)]
-    views: usize,
-    /// Features of each view, f32.
-    #[arg(long, default_value_t = 8)]
-    features: usize,
-    /// Entities, uniform.
-    #[arg(long, default_value_t = 100_000)]
-    entities: i64,
-    /// Days that the event times spread over, to the microsecond, in arrival order.
-    #[arg(long, default_value_t = 30)]
-    days: i64,
-    /// The generator's seed.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Commits that leave the rows of a view uncompacted.
-    #[arg(long, default_value_t = 100)]
-    commits: usize,
+    /// Which workloads are measured.
+    #[arg(long = "workload", value_enum, value_delimiter = ',', default_values = ["uniform", "realistic"])]
+    workloads: Vec<Values>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    size: Size,
     /// Runs of each runner; the median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Runs of each runner over cold files, of the uniform workload.
+    #[arg(long, default_value_t = 3)]
+    cold_runs: usize,
     /// Folder for data, kept between calls.
     #[arg(long, default_value = ".cache/bench")]
     folder: PathBuf,
     /// Python with duckdb, polars and pyarrow.
     #[arg(long, env = "ANABRANCH_PYTHON", default_value = ".cache/venv/bin/python")]
     python: PathBuf,
+    /// Python with Feast; without it, Feast is left out.
+    #[arg(long)]
+    feast_python: Option<PathBuf>,
+    /// Rows of the spine that Feast is given.
+    #[arg(long, default_value_t = 100_000)]
+    feast_spine_rows: usize,
+    /// Rows of each view that Feast is given.
+    #[arg(long, default_value_t = 500_000)]
+    feast_view_rows: usize,
 }
 
-#[derive(Args, Clone, Debug)]
-pub(crate) struct RunOptions {
-    /// Folder of the data.
-    #[arg(long)]
-    folder: PathBuf,
-    /// Which files are read.
-    #[arg(long)]
-    layout: Layout,
-    /// Where the answer goes, as Arrow IPC.
-    #[arg(long)]
-    answer: Option<PathBuf>,
-    /// Tell where the time went.
-    #[arg(long)]
-    explain: bool,
+#[derive(Serialize)]
+struct Config<'a> {
+    #[serde(flatten)]
+    options: &'a Options,
+    realistic: realistic::Parameters,
+    cold_by: &'static str,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Layout {
-    /// Our own tables, each loaded at once.
-    Own,
-    /// Our own tables as a stream leaves them: a file for each commit, in arrival order, nothing compacted.
-    Uncompacted,
-    /// The peers' Parquet files.
-    Same,
-}
-
-/// What one run prints.
-#[derive(Debug, Serialize, Deserialize)]
-struct Run {
-    wall_s: f64,
-    peak_rss_mb: f64,
-}
-
-const RUNNERS: [&str; 5] = ["anabranch", "anabranch_uncompacted", "anabranch_same_files", "duckdb", "polars"];
 
 /// Runs the scenario.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
-    let folder = data::prepare(options)?;
-    let mut report = Report::new("pit-join", options)?;
-    for runner in RUNNERS {
-        say(&format!("{runner}: the answer"));
-        one(options, &folder, runner, Some(&answer(&folder, runner)))?;
+    let config = Config { options, realistic: realistic::PARAMETERS, cold_by: "posix_fadvise(POSIX_FADV_DONTNEED)" };
+    let mut report = Report::new("pit-join", &config)?;
+    for values in &options.workloads {
+        let files = Files::prepare(&options.folder, &options.size, *values)?;
+        let starter = Starter { files: &files, python: &options.python };
+        starter.agree(&Runner::JOINS, false)?;
+        match values {
+            Values::Uniform => uniform_figures(options, &starter, &mut report)?,
+            Values::Realistic => realistic_figures(options, &starter, &mut report)?,
+        }
     }
-    let rows = data::compare(&answer(&folder, "duckdb"), &RUNNERS.map(|runner| answer(&folder, runner)))?;
-    say(&format!("all answers agree in {rows} rows"));
-    let mut turns: Vec<_> = RUNNERS.into_iter().flat_map(|runner| std::iter::repeat_n(runner, options.runs)).collect();
-    turns.shuffle(&mut StdRng::seed_from_u64(options.seed));
-    let mut results: Vec<(&str, Run)> = Vec::new();
-    for runner in turns {
-        let run = one(options, &folder, runner, None)?;
-        say(&format!("{runner}: {:.3} s, {:.0} MiB", run.wall_s, run.peak_rss_mb));
-        results.push((runner, run));
+    if let Some(python) = &options.feast_python {
+        feast_figures(options, python, &mut report)?;
     }
-    figures(&mut report, &results, &folder)?;
     Ok(report)
 }
 
-fn figures(report: &mut Report, results: &[(&str, Run)], folder: &Path) -> anyhow::Result<()> {
-    let of = |runner: &str| {
-        let runs: Vec<_> = results.iter().filter(|(name, _)| *name == runner).map(|(_, run)| run).collect();
-        let wall = median_s(&mut runs.iter().map(|run| Duration::from_secs_f64(run.wall_s)).collect::<Vec<_>>());
-        (wall, runs.iter().map(|run| run.peak_rss_mb).fold(0.0, f64::max))
-    };
-    for runner in RUNNERS {
-        let (wall, rss) = of(runner);
-        report.figure(&format!("{runner}_wall_s"), wall);
-        report.figure(&format!("{runner}_peak_rss_mb"), rss);
+/// Feast and we, on the uniform workload at a size of its own.
+fn feast_figures(options: &Options, python: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let (spine_rows, view_rows) = (options.feast_spine_rows, options.feast_view_rows);
+    let files = Files::prepare(&options.folder, &Size { spine_rows, view_rows, ..options.size.clone() }, Values::Uniform)?;
+    let starter = Starter { files: &files, python };
+    let runners = [Runner::Own, Runner::Feast];
+    starter.agree(&runners, false)?;
+    let measured = starter.measure(&runners.map(|runner| (runner, Warm)), options.runs)?;
+    for (prefix, runner) in [("feast_size_anabranch", Runner::Own), ("feast", Runner::Feast)] {
+        report.figure(&format!("{prefix}_wall_s"), measured.wall_s((runner, Warm)));
+        report.figure(&format!("{prefix}_peak_rss_mb"), measured.peak_rss_mb((runner, Warm)));
     }
-    let fastest = of("duckdb").0.min(of("polars").0);
-    report.figure("ratio_own_layout", fastest / of("anabranch").0);
-    report.figure("ratio_same_files", fastest / of("anabranch_same_files").0);
-    report.figure("bytes_vs_peer_files", data::own_bytes(folder)? as f64 / data::peer_bytes(folder)? as f64);
+    report.figure("ratio_feast", measured.wall_s((Runner::Feast, Warm)) / measured.wall_s((Runner::Own, Warm)));
     Ok(())
 }
 
-fn answer(folder: &Path, runner: &str) -> PathBuf {
-    folder.join(format!("answer-{runner}.arrow"))
-}
-
-/// One run in a process of its own.
-fn one(options: &Options, folder: &Path, runner: &str, answer: Option<&Path>) -> anyhow::Result<Run> {
-    data::read_all(folder)?;
-    let mut command = match runner {
-        "duckdb" | "polars" => {
-            ensure!(options.python.exists(), "{} is not there: run `make setup` first", options.python.display());
-            let mut command = Command::new(&options.python);
-            command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("peers/{runner}_join.py")));
-            command.args(["--features", &options.features.to_string(), "--views", &options.views.to_string()]);
-            command
-        }
-        _ => {
-            let mut command = Command::new(std::env::current_exe()?);
-            let layout = match runner {
-                "anabranch" => "own",
-                "anabranch_uncompacted" => "uncompacted",
-                _ => "same",
-            };
-            command.args(["pit-join-run", "--layout", layout]);
-            command
-        }
-    };
-    command.arg("--folder").arg(folder);
-    if let Some(answer) = answer {
-        command.arg("--answer").arg(answer);
+fn uniform_figures(options: &Options, starter: &Starter<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let floors = [Runner::DecodeOwn, Runner::DecodeSameFiles];
+    let warm: Vec<_> = Runner::JOINS.into_iter().chain(floors).map(|runner| (runner, Warm)).collect();
+    let measured = starter.measure(&warm, options.runs)?;
+    joins(report, "", &measured);
+    for floor in floors {
+        report.figure(&format!("{}_s", floor.name()), measured.wall_s((floor, Warm)));
     }
-    let output = command.output().with_context(|| format!("starting {runner}"))?;
-    if !output.status.success() {
-        bail!("{runner} failed: {}", String::from_utf8_lossy(&output.stderr));
+    let (own, peers) = starter.files.bytes()?;
+    report.figure("bytes_vs_peer_files", own as f64 / peers as f64);
+    if options.cold_runs > 0 {
+        let cold = [Runner::Own, Runner::SameFiles, Runner::DuckDb, Runner::Polars].map(|runner| (runner, Cold));
+        let measured = starter.measure(&cold, options.cold_runs)?;
+        for turn in cold {
+            let prefix = if turn.0 == Runner::Own { String::new() } else { format!("{}_", turn.0.name()) };
+            report.figure(&format!("{prefix}cold_wall_s"), measured.wall_s(turn));
+            report.figure(&format!("{prefix}cold_storage_mb"), measured.storage_mb(turn));
+        }
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("reading what {runner} printed"))
-}
-
-/// One of our own runs; prints a [`Run`].
-pub(crate) fn run_one(options: &RunOptions) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let run = ours::run(&options.folder, options.layout, options.answer.as_deref(), options.explain)?;
-    writeln!(std::io::stdout(), "{}", serde_json::to_string(&run)?)?;
     Ok(())
+}
+
+fn realistic_figures(options: &Options, starter: &Starter<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let measured = starter.measure(&Runner::JOINS.map(|runner| (runner, Warm)), options.runs)?;
+    joins(report, "realistic_", &measured);
+    let (own, peers) = starter.files.bytes()?;
+    report.figure("realistic_bytes_vs_peer_files", own as f64 / peers as f64);
+    Ok(())
+}
+
+/// The figures of the runners that join, and how many times as fast as the faster peer we are.
+fn joins(report: &mut Report, prefix: &str, measured: &Measured) {
+    for runner in Runner::JOINS {
+        report.figure(&format!("{prefix}{}_wall_s", runner.name()), measured.wall_s((runner, Warm)));
+        report.figure(&format!("{prefix}{}_peak_rss_mb", runner.name()), measured.peak_rss_mb((runner, Warm)));
+    }
+    let least = |of: &dyn Fn(Runner) -> f64| of(Runner::DuckDb).min(of(Runner::Polars));
+    let fastest = least(&|runner| measured.wall_s((runner, Warm)));
+    let leanest = least(&|runner| measured.peak_rss_mb((runner, Warm)));
+    let ratios = match prefix {
+        "" => ["ratio_own_layout", "ratio_uncompacted", "ratio_same_files"],
+        _ => ["ratio_realistic", "ratio_realistic_uncompacted", "ratio_realistic_same_files"],
+    };
+    for (ratio, runner) in ratios.into_iter().zip([Runner::Own, Runner::Uncompacted, Runner::SameFiles]) {
+        report.figure(ratio, fastest / measured.wall_s((runner, Warm)));
+    }
+    report.figure(&format!("{prefix}peak_rss_vs_leaner_peer"), measured.peak_rss_mb((Runner::Own, Warm)) / leanest);
 }
