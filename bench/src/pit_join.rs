@@ -10,6 +10,9 @@
 //! becomes known that is true no earlier than all that were known before: the peers keep these rows, by a running maximum, and join them by known time
 //! as usual. That takes knowing the data; a plain join by event time would give other answers.
 //!
+//! In 1 GiB of memory (`limited_1gib_…`) we join the same spine, and one whose answer does not fit, so that it spills; there the time goes on until the last
+//! batch of the answer was read back, and none is kept.
+//!
 //! Feast, with its DuckDB store over the same files, takes turns with us at a size of its own, which it survives (`--feast-python`).
 //!
 //! Warm files were read just before the run; cold ones were dropped from the page cache (`--cold-runs`). The floor is the time in which the same columns
@@ -60,6 +63,9 @@ pub(crate) struct Options {
     /// Python with duckdb, polars and pyarrow.
     #[arg(long, env = "ANABRANCH_PYTHON", default_value = ".cache/venv/bin/python")]
     python: PathBuf,
+    /// Rows of the spine that is joined in 1 GiB of memory, so many that it spills; 0 leaves it out.
+    #[arg(long, default_value_t = 8_000_000)]
+    limited_spine_rows: usize,
     /// Python with Feast; without it, Feast is left out.
     #[arg(long)]
     feast_python: Option<PathBuf>,
@@ -92,10 +98,31 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
             Values::Realistic => realistic_figures(options, &starter, &mut report)?,
         }
     }
+    if options.limited_spine_rows > 0 {
+        limited_figures(options, &mut report)?;
+    }
     if let Some(python) = &options.feast_python {
         feast_figures(options, python, &mut report)?;
     }
     Ok(report)
+}
+
+/// We in 1 GiB, on the uniform workload with its own spine and with one whose answer is too large for that; and without the limit.
+fn limited_figures(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    for (spine_rows, suffix) in [(options.size.spine_rows, ""), (options.limited_spine_rows, "_large")] {
+        let files = Files::prepare(&options.folder, &Size { spine_rows, ..options.size.clone() }, Values::Uniform)?;
+        let starter = Starter { files: &files, python: &options.python };
+        let runners = [Runner::Own, Runner::Limited];
+        starter.agree(&runners, false)?;
+        let measured = starter.measure(&runners.map(|runner| (runner, Warm)), options.runs.min(3))?;
+        let limited = (Runner::Limited, Warm);
+        report.figure(&format!("limited_1gib{suffix}_wall_s"), measured.wall_s(limited));
+        report.figure(&format!("limited_1gib{suffix}_peak_rss_mb"), measured.peak_rss_mb(limited));
+        report.figure(&format!("limited_1gib{suffix}_spilled_mb"), measured.spilled_mb(limited));
+        report.figure(&format!("unlimited{suffix}_wall_s"), measured.wall_s((Runner::Own, Warm)));
+        report.figure(&format!("unlimited{suffix}_peak_rss_mb"), measured.peak_rss_mb((Runner::Own, Warm)));
+    }
+    Ok(())
 }
 
 /// Feast and we, on the uniform workload at a size of its own.

@@ -17,6 +17,9 @@ use super::workload::Files;
 use super::{answers, decode, ours, tables};
 use crate::report::{median_s, peak_rss_mb, say};
 
+/// What [`Runner::Limited`] may hold.
+const MEMORY_LIMIT: usize = 1 << 30;
+
 /// Who reads which files and what for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Runner {
@@ -26,6 +29,8 @@ pub(super) enum Runner {
     Uncompacted,
     /// We, the peers' files.
     SameFiles,
+    /// We, our tables, in so much memory; the answer is passed over, batch by batch, and not kept.
+    Limited,
     /// DuckDB, its files.
     DuckDb,
     /// Polars, its files.
@@ -48,6 +53,7 @@ impl Runner {
             Self::Own => "anabranch",
             Self::Uncompacted => "anabranch_uncompacted",
             Self::SameFiles => "anabranch_same_files",
+            Self::Limited => "limited_1gib",
             Self::DuckDb => "duckdb",
             Self::Polars => "polars",
             Self::Feast => "feast",
@@ -59,7 +65,7 @@ impl Runner {
     /// The tables of ours that it reads; none: the peers' files.
     pub(super) const fn tables(self) -> Option<&'static str> {
         match self {
-            Self::Own | Self::DecodeOwn => Some(tables::OWN),
+            Self::Own | Self::Limited | Self::DecodeOwn => Some(tables::OWN),
             Self::Uncompacted => Some(tables::UNCOMPACTED),
             Self::SameFiles | Self::DuckDb | Self::Polars | Self::Feast | Self::DecodeSameFiles => None,
         }
@@ -87,6 +93,9 @@ pub(crate) struct RunOptions {
     /// Which of our tables in the folder are read, `own` or `uncompacted`; without it, the peers' files.
     #[arg(long)]
     pub(super) tables: Option<String>,
+    /// The most bytes that the join holds, about; what outgrows it is spilled.
+    #[arg(long)]
+    pub(super) memory_limit: Option<usize>,
     /// Only decode, and join nothing.
     #[arg(long, conflicts_with = "answer")]
     pub(super) decode: bool,
@@ -105,12 +114,15 @@ pub(super) struct Run {
     pub(super) peak_rss_mb: f64,
     /// What was fetched from storage, by `/proc/self/io`: nothing, where the files were in the page cache.
     pub(super) storage_mb: f64,
+    /// What the join spilled; peers don't say.
+    #[serde(default)]
+    pub(super) spilled_mb: f64,
 }
 
 impl Run {
     /// A run that took so long, in this process.
     pub(super) fn measured(wall: Duration) -> Self {
-        Self { wall_s: wall.as_secs_f64(), peak_rss_mb: peak_rss_mb(), storage_mb: storage_mb() }
+        Self { wall_s: wall.as_secs_f64(), peak_rss_mb: peak_rss_mb(), storage_mb: storage_mb(), spilled_mb: 0.0 }
     }
 }
 
@@ -151,6 +163,9 @@ impl Starter<'_> {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("pit-join-run");
                 command.args(runner.tables().into_iter().flat_map(|tables| ["--tables", tables]));
+                if runner == Runner::Limited {
+                    command.args(["--memory-limit", &MEMORY_LIMIT.to_string()]);
+                }
                 command.args(matches!(runner, Runner::DecodeOwn | Runner::DecodeSameFiles).then_some("--decode"));
                 command
             }
@@ -227,6 +242,11 @@ impl Measured {
     /// The largest.
     pub(super) fn peak_rss_mb(&self, turn: Turn) -> f64 {
         self.runs(turn).map(|run| run.peak_rss_mb).fold(0.0, f64::max)
+    }
+
+    /// The largest.
+    pub(super) fn spilled_mb(&self, turn: Turn) -> f64 {
+        self.runs(turn).map(|run| run.spilled_mb).fold(0.0, f64::max)
     }
 
     /// The least.

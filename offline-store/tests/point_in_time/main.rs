@@ -7,4 +7,5 @@ mod large;
 mod laws;
 mod oracle;
 mod refusals;
+mod wide;
 mod world;
