@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-mod duckdb;
 mod large;
 mod laws;
 mod oracle;
+mod peers;
 mod refusals;
 mod wide;
 mod world;

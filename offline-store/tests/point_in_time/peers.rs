@@ -1,6 +1,6 @@
-//! The join against DuckDB, on random data with many ties.
+//! The join against DuckDB and Polars, on random data with many ties.
 //!
-//! The questions and the comparison are in `tests/duckdb_oracle.py`; here the worlds are made, joined, and written as Parquet.
+//! The questions and the comparison are in `tests/peers_oracle.py`; here the worlds are made, joined, and written as Parquet.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -150,7 +150,7 @@ fn python() -> PathBuf {
 }
 
 #[test]
-fn duckdb_joins_the_same() {
+fn duckdb_and_polars_join_the_same() {
     let python = python();
     let folder = tempfile::tempdir().unwrap();
     let variants = [
@@ -164,13 +164,13 @@ fn duckdb_joins_the_same() {
     let cases: Vec<_> = variants.iter().zip(1..).map(|((knowledge, strict), seed)| case(folder.path(), seed, *knowledge, *strict)).collect();
     std::fs::write(folder.path().join("cases.json"), serde_json::to_vec(&cases).unwrap()).unwrap();
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/duckdb_oracle.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers_oracle.py");
     let output = Command::new(&python).arg(script).arg(folder.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let compared: Json = serde_json::from_slice(&output.stdout).unwrap();
-    // Four views under six options by window; by ASOF all but the two with known times under `knowledge = spine`.
-    assert_eq!((&compared["window"], &compared["asof"]), (&json!(24), &json!(20)), "{compared}");
+    // Four views under six options by window, and in Polars; by ASOF all but the two with known times under `knowledge = spine`.
+    assert_eq!((&compared["window"], &compared["polars"], &compared["asof"]), (&json!(24), &json!(24), &json!(20)), "{compared}");
     let (rows, matched) = (compared["rows"].as_i64().unwrap(), compared["matched"].as_i64().unwrap());
-    assert_eq!(rows, 44 * SPINE_ROWS);
+    assert_eq!(rows, 68 * SPINE_ROWS);
     assert!(matched > rows / 3, "too little matched for the comparison to mean much: {compared}");
 }

@@ -1,12 +1,13 @@
-"""Compares point-in-time joins with DuckDB's answer to the same question.
+"""Compares point-in-time joins with DuckDB's and Polars' answers to the same question.
 
 Usage: python duckdb_oracle.py FOLDER
 
 FOLDER/cases.json lists the cases. Each has a folder with spine.parquet (its column `row` numbers the rows), VIEW.parquet for each view and
-joined.parquet, the answer under test. Two formulations are asked, which share nothing but the input:
+joined.parquet, the answer under test. Three formulations are asked, which share nothing but the input:
 
 - window: all candidates of a row are ranked by the total order, and the first is taken (any options);
-- ASOF: of each instant the last row is kept, then DuckDB's ASOF join is made (whenever knowledge does not depend on the spine's row).
+- ASOF: of each instant the last row is kept, then DuckDB's ASOF join is made (whenever knowledge does not depend on the spine's row);
+- Polars: all candidates of a row in the total order, of which the last is kept (any options).
 
 Prints one JSON object of what was compared, or the first differences to stderr and exits with 1.
 """
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import polars as pl
 
 ORDER = ["event", "known", "arrival", "source", "position"]
 
@@ -69,9 +71,41 @@ def asof(view, case):
         ON {same_key(view)} AND s.event_timestamp {">" if case["strict"] else ">="} v.event ORDER BY s.row"""
 
 
+def polars(view, case, folder):
+    """Puts the candidates of every row into the total order and keeps the last, in Polars."""
+    micros = [pl.col(name).dt.epoch("us").alias(name) for name in ("event", "known", "_arrival") if name != "known" or view["known"]]
+    rows = pl.scan_parquet(folder / f"{view['name']}.parquet").with_columns(micros)
+    known = pl.coalesce("known", "event") if view["known"] else pl.col("event")
+    # Of equal types on both sides, under names that the spine has not.
+    keys = [pl.col(key).cast(pl.Int64) if key == "user" else pl.col(key) for key, _ in view["keys"]]
+    rows = rows.select(
+        *[key.alias(f"v_{n}") for n, key in enumerate(keys)],
+        *[pl.when(~pl.col("_tombstone").fill_null(False)).then(pl.col(name)).alias(f"f_{name}") for name in view["features"]],
+        pl.col("event").alias("v_event"),
+        known.alias("v_known"),
+        pl.col("_arrival").alias("v_arrival"),
+        pl.col("_source").alias("v_source"),
+        pl.col("_position").alias("v_position"),
+    )
+    spine = pl.scan_parquet(folder / "spine.parquet").with_columns(pl.col("event_timestamp").dt.epoch("us"))
+    time = pl.col("event_timestamp")
+    is_candidate = pl.col("v_event") < time if case["strict"] else pl.col("v_event") <= time
+    if view["lookback"] is not None:
+        is_candidate &= pl.col("v_event") >= time - view["lookback"]
+    if case["knowledge"] == "spine":
+        is_candidate &= pl.col("v_known") <= time
+    elif case["knowledge"] != "any":
+        is_candidate &= pl.col("v_known") <= case["knowledge"]["at"]
+    columns = [column for _, column in view["keys"]]
+    candidates = spine.join(rows, left_on=columns, right_on=[f"v_{n}" for n in range(len(columns))]).filter(is_candidate)
+    matched = candidates.sort([f"v_{name}" for name in ORDER], maintain_order=True).group_by("row").last()
+    features = [f"f_{name}" for name in view["features"]]
+    return spine.select("row").join(matched, on="row", how="left").sort("row").select("row", *features).collect().rows()
+
+
 def main(folder):
     db = duckdb.connect()
-    compared = {"window": 0, "asof": 0, "rows": 0, "matched": 0}
+    compared = {"window": 0, "asof": 0, "polars": 0, "rows": 0, "matched": 0}
     for case in json.loads((folder / "cases.json").read_text()):
         load(db, folder / case["folder"], case)
         for view in case["views"]:
@@ -79,14 +113,13 @@ def main(folder):
             rows = [row[0] for row in ours]
             if rows != sorted(rows):
                 sys.exit(f"case {case['folder']}: the spine's order was not kept")
-            for name, formulation in (("window", window), ("asof", asof)):
-                query = formulation(view, case)
-                if query is None:
-                    continue
-                theirs = db.execute(query).fetchall()
+            answers = {name: formulation(view, case) for name, formulation in (("window", window), ("asof", asof))}
+            answers = {name: db.execute(query).fetchall() for name, query in answers.items() if query is not None}
+            answers["polars"] = polars(view, case, folder / case["folder"])
+            for name, theirs in answers.items():
                 if ours != theirs:
                     different = [(a, b) for a, b in zip(ours, theirs) if a != b][:5]
-                    sys.exit(f"case {case['folder']}, view {view['name']}, {name}: {len(ours)} rows and {len(theirs)}, ours and DuckDB's: {different}")
+                    sys.exit(f"case {case['folder']}, view {view['name']}, {name}: {len(ours)} rows and {len(theirs)}, ours and theirs: {different}")
                 compared[name] += 1
                 compared["rows"] += len(ours)
                 compared["matched"] += sum(any(value is not None for value in row[1:]) for row in ours)
