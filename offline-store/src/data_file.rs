@@ -6,6 +6,7 @@
 
 mod bounds;
 mod footer;
+mod pages;
 mod read;
 mod settings;
 mod write;

@@ -17,7 +17,7 @@ mod groups;
 mod manifest;
 
 pub use cells::canonical_type;
-pub use digest::{ContentDigest, ContentHasher, content_digest};
+pub use digest::{ContentDigest, ContentHasher, content_digest, digest_of_rows};
 pub use error::DatasetError;
 pub use events::{rows_in_order, view_events};
 pub use groups::{GROUP_ROWS, canonical_rows};

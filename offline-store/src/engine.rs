@@ -15,6 +15,7 @@ mod codec;
 mod error;
 mod exec;
 mod join;
+mod memory;
 mod parts;
 pub mod process;
 mod query;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_file::{FileRead, Footers, Group, ReadColumn};
 use crate::entry::Fill;
-use crate::join::{Chunk, ChunkInfo, ColumnReader, JoinPlan, KeyHint, ScanError, ViewChunks, ViewRows, ViewScan};
+use crate::join::{Chunk, ChunkInfo, ColumnReader, JoinPlan, KeyHint, PageReader, ScanError, ViewChunks, ViewRows, ViewScan};
 use crate::metadata::TableState;
 use crate::scan::{ScanRequest, schema_of};
 use crate::table::{OfflineStore, TableName};
@@ -214,5 +214,10 @@ impl Chunk for FileChunk {
     async fn read(&self, columns: &[usize], rows: Option<&[Range<usize>]>, batch_rows: usize) -> Result<ColumnReader, ScanError> {
         let batches = self.read.read(&self.objects, &self.group, columns, rows, batch_rows).await?;
         Ok(Box::new(batches.map(|batch| batch.map_err(ScanError::from))))
+    }
+
+    async fn pages(&self, column: usize) -> Result<Option<PageReader>, ScanError> {
+        let pages = self.read.pages(&self.objects, &self.group, column).await?;
+        Ok(pages.map(|pages| Box::new(pages.map(|page| page.map_err(ScanError::from))) as PageReader))
     }
 }

@@ -8,15 +8,17 @@
 //!
 //! The module knows nothing of tables: a [`ViewRows`] gives each view as of one commit, as chunks whose columns are read apart. Everything that can be
 //! refused without reading is refused by [`JoinPlan::new`]. Keys are matched first, then features are read where a row matched, and their values gathered
-//! straight into the output. Work runs off the async runtime, as much at a time as there are cores; dropping the future of [`join`] stops it at the next
+//! straight into the output. A join that would outgrow its memory is done in parts of the spine that are spilled ([`join_within`]). Work runs off the async runtime, as much at a time as there are cores; dropping the future of [`join`] stops it at the next
 //! chunk.
 
+mod answer;
 mod entities;
 mod error;
 mod gather;
 mod keys;
 mod matching;
 mod options;
+mod parts;
 mod plan;
 mod report;
 mod rows;
@@ -30,15 +32,18 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tokio::task::JoinSet;
 
+pub use answer::JoinedRows;
 pub use entities::KeyHint;
 pub use error::JoinError;
 pub use options::{JoinOptions, Knowledge};
+pub use parts::JoinLimits;
 pub use plan::JoinPlan;
 pub use report::{JoinReport, ViewReport};
-pub use rows::{Chunk, ChunkInfo, ColumnReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
+pub use rows::{Chunk, ChunkInfo, ColumnReader, FloatPage, PageReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
 pub use spine::Spine;
 
-use gather::{Gathered, extend};
+use gather::{Gathered, extend, rows_of};
+use parts::join_parts;
 use report::{Stopwatch, micros};
 use view::match_view;
 use work::Cores;
@@ -49,7 +54,7 @@ pub struct Joined {
     /// The spine's columns, then the features in the order asked for.
     pub schema: SchemaRef,
     /// The spine's rows in the spine's order.
-    pub batches: Vec<RecordBatch>,
+    pub rows: JoinedRows,
     /// What was read and left out on the way.
     pub report: JoinReport,
 }
@@ -64,7 +69,25 @@ pub async fn join(plan: Arc<JoinPlan>, rows: Arc<dyn ViewRows>) -> Result<Joined
     let features = gather_views(&plan, &rows, &cores, &mut report).await?;
     let batches = assemble(&plan, features, &cores).await?;
     report.wall_us = micros(watch.elapsed());
-    Ok(Joined { schema: Arc::clone(&plan.schema), batches, report })
+    Ok(Joined { schema: Arc::clone(&plan.schema), rows: batches.into(), report })
+}
+
+/// Does what was planned within limits: at once where that fits, else in parts whose rows are spilled. The rows are the same.
+///
+/// # Errors
+/// As [`join`]; [`JoinError::Memory`] where the limit is less than [`JoinPlan::least_memory_bytes`], and [`JoinError::Spill`].
+pub async fn join_within(plan: Arc<JoinPlan>, rows: Arc<dyn ViewRows>, limits: &JoinLimits) -> Result<Joined, JoinError> {
+    let bytes = plan.memory_bytes();
+    if bytes <= limits.memory_bytes && plan.spine.rows() <= limits.part_rows {
+        let mut joined = join(plan, rows).await?;
+        joined.report.reserved_bytes = bytes as u64;
+        return Ok(joined);
+    }
+    let watch = Stopwatch::start();
+    let (schema, cores) = (Arc::clone(&plan.schema), Cores::all());
+    let (rows, mut report) = join_parts(plan, rows, limits, &cores).await?;
+    report.wall_us = micros(watch.elapsed());
+    Ok(Joined { schema, rows, report })
 }
 
 /// The features of all views, in the order of the output.
@@ -72,18 +95,22 @@ async fn gather_views(plan: &Arc<JoinPlan>, rows: &Arc<dyn ViewRows>, cores: &Co
     let mut searches = JoinSet::new();
     for (place, view) in plan.views.iter().enumerate() {
         let (view, rows, cores) = (Arc::clone(view), Arc::clone(rows), cores.clone());
-        searches.spawn(async move { match_view(view, rows.as_ref(), &cores).await.map(|matched| (place, matched)) });
+        searches.spawn(async move {
+            let at_once = cores.view().await;
+            match_view(view, rows.as_ref(), &cores).await.map(|matched| (place, matched, Arc::new(at_once)))
+        });
     }
     // A view is gathered as soon as it is matched, while others are being matched.
     let mut gathers = JoinSet::new();
     report.views.resize_with(plan.views.len(), Default::default);
     while let Some(done) = searches.join_next().await {
-        let (place, (matched, of_view)) = done??;
+        let (place, (matched, of_view), at_once) = done??;
         report.views[place] = of_view;
         for task in matched.tasks() {
-            let (matched, cores) = (Arc::clone(&matched), cores.clone());
+            let (matched, cores, at_once) = (Arc::clone(&matched), cores.clone(), Arc::clone(&at_once));
             gathers.spawn(async move {
-                let first = task.start;
+                // The view's matches go with its last column, and then the next view may begin.
+                let (first, _at_once) = (task.start, at_once);
                 matched.gather(task, &cores).await.map(|gathered| (place, first, gathered))
             });
         }
@@ -109,7 +136,7 @@ async fn assemble(plan: &Arc<JoinPlan>, features: Vec<Gathered>, cores: &Cores) 
         tasks.spawn(async move {
             let put = move || {
                 let mut joined = Vec::with_capacity(1);
-                extend(&mut joined, &plan, &batch, first, &features).map(|()| joined)
+                extend(&mut joined, &plan.schema, &batch, first, &|rows| rows_of(&features, rows)).map(|()| joined)
             };
             cores.run(put).await?.map(|joined| (number, joined))
         });

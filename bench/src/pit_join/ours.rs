@@ -56,8 +56,8 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<Run> {
 
 fn write(joined: &Joined, path: &Path) -> anyhow::Result<()> {
     let mut writer = FileWriter::try_new(File::create(path)?, &joined.schema)?;
-    for batch in &joined.batches {
-        writer.write(batch)?;
+    for batch in joined.rows.batches() {
+        writer.write(&batch?)?;
     }
     Ok(writer.finish()?)
 }

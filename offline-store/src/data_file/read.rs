@@ -210,7 +210,7 @@ impl FileRead {
     }
 
     /// Where a wanted column lies among the file's: by field id, or by name in a file that has no ids.
-    fn root(&self, schema: &SchemaDescriptor, place: usize) -> Option<usize> {
+    pub(super) fn root(&self, schema: &SchemaDescriptor, place: usize) -> Option<usize> {
         let fields = schema.root_schema().get_fields();
         let has_ids = fields.iter().any(|field| field.get_basic_info().has_id());
         let wanted = &self.columns[place];

@@ -37,6 +37,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DatasetError;
 use super::cells::{canonical, canonical_type, write_cell};
+use crate::join::JoinedRows;
 
 const MAGIC: &[u8] = b"anabranch dataset";
 const FORMAT: u8 = 1;
@@ -100,6 +101,18 @@ pub fn content_digest(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Con
     let mut hasher = ContentHasher::new(schema)?;
     for batch in batches {
         hasher.update(batch)?;
+    }
+    Ok(hasher.finish())
+}
+
+/// The digest of an answer, wherever its rows are.
+///
+/// # Errors
+/// As [`ContentHasher`]'s; where rows that were spilled cannot be read.
+pub fn digest_of_rows(schema: &SchemaRef, rows: &JoinedRows) -> crate::Result<ContentDigest> {
+    let mut hasher = ContentHasher::new(schema)?;
+    for batch in rows.batches() {
+        hasher.update(&batch?)?;
     }
     Ok(hasher.finish())
 }

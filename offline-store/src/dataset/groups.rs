@@ -9,6 +9,8 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::cells::{canonical, with_one_nan};
 use super::{DatasetColumn, DatasetError};
+use crate::Result;
+use crate::join::{JoinError, JoinedRows};
 
 /// How many rows make a group; the last one of a dataset may have fewer.
 pub const GROUP_ROWS: usize = 1 << 16;
@@ -23,8 +25,8 @@ pub(crate) fn canonical_schema(columns: &[DatasetColumn]) -> SchemaRef {
 ///
 /// # Errors
 /// [`DatasetError::Schema`] where a batch is not of these columns; as its values are refused.
-pub fn canonical_rows(columns: &[DatasetColumn], batches: Vec<RecordBatch>) -> Result<(SchemaRef, Vec<RecordBatch>), DatasetError> {
-    let groups = Groups::new(columns.to_vec(), batches);
+pub fn canonical_rows(columns: &[DatasetColumn], batches: Vec<RecordBatch>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let groups = Groups::new(columns.to_vec(), &batches.into());
     Ok((Arc::clone(groups.schema()), groups.collect::<Result<_, _>>()?))
 }
 
@@ -32,7 +34,7 @@ pub fn canonical_rows(columns: &[DatasetColumn], batches: Vec<RecordBatch>) -> R
 pub(crate) struct Groups {
     columns: Vec<DatasetColumn>,
     schema: SchemaRef,
-    batches: std::vec::IntoIter<RecordBatch>,
+    batches: Box<dyn Iterator<Item = Result<RecordBatch, JoinError>> + Send>,
     /// What is left of the batch begun last.
     rest: Option<RecordBatch>,
     /// How many rows were taken.
@@ -40,18 +42,22 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(columns: Vec<DatasetColumn>, batches: Vec<RecordBatch>) -> Self {
-        Self { schema: canonical_schema(&columns), columns, batches: batches.into_iter(), rest: None, taken: 0 }
+    pub(crate) fn new(columns: Vec<DatasetColumn>, rows: &JoinedRows) -> Self {
+        Self { schema: canonical_schema(&columns), columns, batches: rows.batches(), rest: None, taken: 0 }
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    fn group(&mut self) -> Result<Option<RecordBatch>, DatasetError> {
+    fn group(&mut self) -> Result<Option<RecordBatch>> {
         let (mut pieces, mut rows) = (Vec::new(), 0);
         while rows < GROUP_ROWS {
-            let Some(batch) = self.rest.take().or_else(|| self.batches.next()) else { break };
+            let next = match self.rest.take() {
+                Some(rest) => Some(rest),
+                None => self.batches.next().transpose()?,
+            };
+            let Some(batch) = next else { break };
             let wanted = batch.num_rows().min(GROUP_ROWS - rows);
             if wanted < batch.num_rows() {
                 self.rest = Some(batch.slice(wanted, batch.num_rows() - wanted));
@@ -71,7 +77,7 @@ impl Groups {
             pieces => concat(&pieces.iter().map(|piece| piece[place].as_ref()).collect::<Vec<_>>()),
         };
         let columns = (0..self.columns.len()).map(whole).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map(Some).map_err(failed)
+        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?))
     }
 
     fn canonical(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, DatasetError> {
@@ -86,7 +92,7 @@ impl Groups {
 }
 
 impl Iterator for Groups {
-    type Item = Result<RecordBatch, DatasetError>;
+    type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.group().transpose()

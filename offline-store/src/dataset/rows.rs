@@ -30,6 +30,7 @@ use tokio::task::spawn_blocking;
 
 use super::groups::{GROUP_ROWS, Groups, canonical_schema};
 use super::{ContentDigest, DatasetColumn, DatasetError, DatasetManifest, SplitRule};
+use crate::join::JoinedRows;
 use crate::{Error, Result};
 
 /// What the paths of all parts begin with.
@@ -74,8 +75,8 @@ fn part_path(digest: ContentDigest, part: usize) -> String {
 ///
 /// # Errors
 /// [`DatasetError::Schema`] where a batch is not of these columns, [`DatasetError::Misfit`]; those of the repository.
-pub async fn write_rows(repository: &Repository, digest: ContentDigest, columns: &[DatasetColumn], batches: Vec<RecordBatch>) -> Result<WrittenRows> {
-    let (mut encoder, mut written) = (PartEncoder::new(Groups::new(columns.to_vec(), batches)), WrittenRows::default());
+pub async fn write_rows(repository: &Repository, digest: ContentDigest, columns: &[DatasetColumn], rows: &JoinedRows) -> Result<WrittenRows> {
+    let (mut encoder, mut written) = (PartEncoder::new(Groups::new(columns.to_vec(), rows)), WrittenRows::default());
     loop {
         let path = part_path(digest, written.parts.len());
         let (mut object, mut rows) = (repository.object_writer(&path, CONTENT_TYPE)?, 0);

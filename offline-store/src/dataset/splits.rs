@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::cells::{canonical_type, write_cell};
 use super::groups::Groups;
 use super::{DatasetColumn, DatasetError};
+use crate::join::JoinedRows;
 
 const MAGIC: &[u8] = b"anabranch split 1";
 const MILLION: u32 = 1_000_000;
@@ -218,9 +219,9 @@ impl Splits {
     ///
     /// # Errors
     /// As the rows are refused, and where the rule names a column that they have not.
-    pub fn count(spec: &SplitSpec, rule: SplitRule, columns: &[DatasetColumn], batches: Vec<RecordBatch>) -> Result<Self, DatasetError> {
+    pub fn count(spec: &SplitSpec, rule: SplitRule, columns: &[DatasetColumn], rows: &JoinedRows) -> crate::Result<Self> {
         let mut parts: Vec<_> = spec.names.iter().map(|name| Split { name: name.clone(), rows: 0 }).collect();
-        for group in Groups::new(columns.to_vec(), batches) {
+        for group in Groups::new(columns.to_vec(), rows) {
             for split in rule.assign(&group?)? {
                 parts[split].rows += 1;
             }

@@ -16,7 +16,7 @@
 
 use anabranch_core::Timestamp;
 use anabranch_core::types::{DataType, Scalar};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -24,6 +24,7 @@ use serde_json::Value as Json;
 
 use super::cells::{canonical, write_cell};
 use super::{DatasetColumn, DatasetError};
+use crate::join::JoinedRows;
 
 /// No cell that can be cut holds more than one in so many of the values.
 pub const FINENESS: usize = 32;
@@ -107,15 +108,14 @@ impl<'de> Deserialize<'de> for Cell {
 ///
 /// # Errors
 /// [`DatasetError::Schema`] where a batch is not of these columns; as its values are refused.
-pub fn statistics(columns: &[DatasetColumn], batches: &[RecordBatch]) -> Result<Vec<ColumnStatistics>, DatasetError> {
-    if batches.iter().any(|batch| batch.num_columns() != columns.len()) {
-        return Err(DatasetError::Schema);
-    }
+pub fn statistics(columns: &[DatasetColumn], rows: &JoinedRows) -> crate::Result<Vec<ColumnStatistics>> {
     let column = |(place, column): (usize, &DatasetColumn)| {
         let (mut gathered, mut first_row) = (Gathered::default(), 0);
-        for batch in batches {
-            gathered.take(&canonical(&column.name, column.data_type, batch.column(place), first_row)?, column.data_type);
-            first_row += batch.num_rows() as u64;
+        // Column by column, because all distinct values of one are held at a time.
+        for array in rows.column(place, columns.len()) {
+            let array = array?.ok_or(DatasetError::Schema)?;
+            gathered.take(&canonical(&column.name, column.data_type, &array, first_row)?, column.data_type);
+            first_row += array.len() as u64;
         }
         Ok(gathered.finish(column.data_type))
     };

@@ -103,6 +103,7 @@ impl ExecutionPlan for PointInTimeExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let runtime = context.runtime_env();
         let input = self.input.execute(partition, context)?;
         let spine_rows = MetricBuilder::new(&self.metrics).counter("spine_rows", partition);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
@@ -112,8 +113,8 @@ impl ExecutionPlan for PointInTimeExec {
             let batches: Vec<_> = input.try_collect().await?;
             spine_rows.add(batches.iter().map(|batch| batch.num_rows()).sum());
             let rows = rows.map_or_else(|| work.rows(), Ok).map_err(failed)?;
-            let joined = work.join(rows, schema, batches).await.map_err(failed)?;
-            Ok(stream::iter(joined.batches.into_iter().map(Ok)))
+            let joined = work.join(&runtime, rows, schema, batches).await.map_err(failed)?;
+            Ok(joined.rows.stream().map_err(|error| failed(error.into())))
         };
         let batches = joined.try_flatten_stream().inspect_ok(move |batch| metrics.record_output(batch.num_rows()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))

@@ -1,6 +1,6 @@
 //! Joins, where the engine is told to do them.
 //!
-//! In this process a join runs as it is, on the cores that there are. Cut into partitions, here or on a cluster, it is one plan:
+//! In this process a join runs as it is, on the cores that there are, within the engine's memory. Cut into partitions, here or on a cluster, it is one plan:
 //!
 //! ```text
 //! SortPreservingMergeExec by row number       in this process
@@ -29,9 +29,10 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use super::error::of_query;
 use super::exec::{PointInTimeExec, by_number};
+use super::memory::join_in;
 use super::parts::Parts;
 use super::work::JoinWork;
-use crate::join::{JoinOptions, JoinPlan, JoinReport, Joined, join};
+use crate::join::{JoinOptions, JoinPlan, JoinReport, Joined};
 use crate::{Error, OfflineStore, Result};
 
 /// Where joins run.
@@ -85,10 +86,10 @@ impl Engine {
     /// Does what was planned; dropping the future stops it everywhere.
     ///
     /// # Errors
-    /// As [`join`]; on a cluster [`Error::Cluster`] where it cannot be reached or gives no answer, and [`Error::Remote`] for what a join there refused.
+    /// As [`join`](crate::join::join); [`Error::Limit`] where the memory pool has too little left; on a cluster [`Error::Cluster`] where it cannot be reached or gives no answer, and [`Error::Remote`] for what a join there refused.
     pub async fn join(&self, kind: EngineKind, store: &Arc<OfflineStore>, request: JoinRequest) -> Result<Joined> {
         match kind {
-            EngineKind::DataFusion => Ok(join(request.plan, store.view_rows(request.commit)).await?),
+            EngineKind::DataFusion => join_in(&self.runtime, request.plan, store.view_rows(request.commit)).await,
             EngineKind::Ballista => self.join_on_cluster(store, request).await,
         }
     }
@@ -96,7 +97,7 @@ impl Engine {
     /// Does what was planned in this process, as a plan of so many partitions.
     ///
     /// # Errors
-    /// As [`join`].
+    /// As [`join`](crate::join::join).
     pub async fn join_partitioned(&self, partitions: usize, store: &Arc<OfflineStore>, request: JoinRequest) -> Result<Joined> {
         let (work, parts) = divided(store, &request, partitions).await?;
         let rows = store.view_rows(request.commit);
@@ -136,7 +137,7 @@ impl Engine {
 /// The answer of a join in parts; of what they read, this process knows no more.
 fn answer(request: &JoinRequest, parts: usize, batches: Vec<RecordBatch>) -> Joined {
     let report = JoinReport { spine_rows: request.plan.spine().rows() as u64, parts: parts as u64, ..JoinReport::default() };
-    Joined { schema: Arc::clone(request.plan.schema()), batches, report }
+    Joined { schema: Arc::clone(request.plan.schema()), rows: batches.into(), report }
 }
 
 /// The work of a join, and its spine cut by the entities of the view named first.

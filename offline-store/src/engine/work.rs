@@ -13,13 +13,15 @@ use anabranch_core::selection::Selection;
 use anabranch_core::{ErrorKind, Kinded};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::memory::join_in;
 use crate::dataset::DatasetSelection;
-use crate::join::{JoinOptions, JoinPlan, Joined, Spine, ViewRows, join};
+use crate::join::{JoinOptions, JoinPlan, Joined, Spine, ViewRows};
 use crate::{Error, FileRows, Result, ViewFiles};
 
 /// The one scheme of locations that a process opens by itself.
@@ -79,9 +81,15 @@ impl JoinWork {
     }
 
     /// Joins a part.
-    pub(super) async fn join(self: Arc<Self>, rows: Arc<dyn ViewRows>, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Joined> {
+    pub(super) async fn join(
+        self: Arc<Self>,
+        runtime: &Arc<RuntimeEnv>,
+        rows: Arc<dyn ViewRows>,
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Joined> {
         let plan = tokio::task::spawn_blocking(move || self.plan(schema, batches)).await.map_err(|_| Error::Closing)??;
-        Ok(join(Arc::new(plan), rows).await?)
+        join_in(runtime, Arc::new(plan), rows).await
     }
 }
 

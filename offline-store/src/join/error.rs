@@ -74,6 +74,19 @@ pub enum JoinError {
         /// The most that there may be.
         limit: usize,
     },
+    /// The spine and what is known of its rows leave no memory to join with.
+    #[error("the join of {rows} spine rows needs at least {needed} bytes of memory and may use {limit}; raise the limit or split the spine")]
+    Memory {
+        /// Rows of the spine.
+        rows: usize,
+        /// What it needs.
+        needed: usize,
+        /// What it may use.
+        limit: usize,
+    },
+    /// Rows that outgrew the memory could not be written to disk or read back.
+    #[error("rows that outgrew the memory limit cannot be spilled")]
+    Spill(#[source] std::io::Error),
     /// A view's rows could not be read.
     #[error("the rows of feature view {view:?} cannot be read")]
     Scan {
@@ -98,6 +111,9 @@ pub enum JoinError {
     /// A thread of the join ended before its work did.
     #[error("the join was stopped")]
     Stopped(#[from] tokio::task::JoinError),
+    /// The work of a join panicked, or no thread could be started for it.
+    #[error("a thread of the join is gone; see the log")]
+    NoThread,
 }
 
 impl JoinError {
@@ -117,10 +133,12 @@ impl Kinded for JoinError {
             | Self::NullTime { .. }
             | Self::Misfit { .. }
             | Self::SpineSchema { .. } => ErrorKind::InvalidArgument,
-            Self::SpineTooLarge { .. } => ErrorKind::Exhausted,
+            Self::SpineTooLarge { .. } | Self::Memory { .. } => ErrorKind::Exhausted,
+            Self::Spill(error) if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
+            Self::Spill(error) if error.kind() != std::io::ErrorKind::InvalidData => ErrorKind::Unavailable,
             Self::Scan { kind, .. } => *kind,
             Self::Stopped(error) if error.is_cancelled() => ErrorKind::Unavailable,
-            Self::Rows { .. } | Self::Gather(_) | Self::Stopped(_) => ErrorKind::Internal,
+            Self::Spill(_) | Self::Rows { .. } | Self::Gather(_) | Self::Stopped(_) | Self::NoThread => ErrorKind::Internal,
         }
     }
 }

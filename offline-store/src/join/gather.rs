@@ -11,18 +11,18 @@ use std::sync::Arc;
 
 use anabranch_core::types::DataType;
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, FixedSizeListArray, Float32Array, PrimitiveArray, RecordBatch, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, FixedSizeListArray, Float32Array, PrimitiveArray, RecordBatch, RecordBatchOptions,
+    UInt32Array, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, MutableBuffer, NullBuffer, ScalarBuffer};
 use arrow::compute::{concat, interleave, take};
-use arrow::datatypes::{DataType as ArrowType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType as ArrowType, Float32Type, Float64Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::util::bit_util::{set_bit, unset_bit};
 
 use super::JoinError;
 use super::matching::Hit;
-use super::plan::JoinPlan;
+use super::rows::FloatPage;
 
 /// Arrow's `interleave` spells out the place of every item of every list, 16 bytes each, so long columns of lists are made in parts of so many rows.
 const LIST_ROWS: usize = 4_096;
@@ -138,6 +138,15 @@ impl Gathering {
         Ok(())
     }
 
+    /// Takes a page that begins at `first` among the rows that are read; `hits` are those of it. Gives whether its values can be of this column.
+    pub(super) fn take_page(&mut self, first: usize, page: &FloatPage, hits: &[Hit]) -> bool {
+        match &mut self.values {
+            Values::F32(out) => copy_page(out, f32::from_le_bytes, first, page, hits),
+            Values::F64(out) => copy_page(out, f64::from_le_bytes, first, page, hits),
+            _ => false,
+        }
+    }
+
     pub(super) fn finish(self, data_type: DataType) -> Gathered {
         let rows = self.matched.len();
         let nulls = match self.valid {
@@ -174,36 +183,68 @@ fn copy<T: ArrowPrimitiveType>(out: &mut [T::Native], column: &ArrayRef, hits: &
     }
 }
 
+fn copy_page<T, const WIDTH: usize>(out: &mut [T], of: impl Fn([u8; WIDTH]) -> T, first: usize, page: &FloatPage, hits: &[Hit]) -> bool {
+    if page.bytes.len() != page.rows * WIDTH {
+        return false;
+    }
+    if page.is_split {
+        let streams: [&[u8]; WIDTH] = std::array::from_fn(|stream| &page.bytes[stream * page.rows..(stream + 1) * page.rows]);
+        for hit in hits {
+            let row = hit.row as usize - first;
+            out[hit.out as usize] = of(streams.map(|stream| stream[row]));
+        }
+    } else {
+        let (values, _) = page.bytes.as_chunks::<WIDTH>();
+        for hit in hits {
+            out[hit.out as usize] = of(values[hit.row as usize - first]);
+        }
+    }
+    true
+}
+
 fn primitive<T: ArrowPrimitiveType>(values: Vec<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {
     Arc::new(PrimitiveArray::<T>::new(values.into(), nulls))
 }
 
-/// Puts a batch of the spine together with its features.
+/// Puts a batch of the spine together with its features, which `columns` gives for any of its rows, counted from `first_row`.
 pub(super) fn extend(
     joined: &mut Vec<RecordBatch>,
-    plan: &JoinPlan,
+    schema: &SchemaRef,
     batch: &RecordBatch,
     first_row: usize,
-    features: &[Gathered],
+    columns: &dyn Fn(Range<usize>) -> Result<Vec<ArrayRef>, ArrowError>,
 ) -> Result<(), JoinError> {
     let rows = batch.num_rows();
-    let columns = features.iter().map(|feature| feature.rows(first_row..first_row + rows)).collect::<Result<Vec<_>, _>>();
-    match columns {
+    match columns(first_row..first_row + rows) {
         Ok(columns) => {
             let columns = batch.columns().iter().cloned().chain(columns).collect();
-            joined.push(RecordBatch::try_new(Arc::clone(&plan.schema), columns)?);
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            joined.push(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?);
             Ok(())
         }
         Err(ArrowError::OffsetOverflowError(_)) if rows > 1 => {
             let half = rows / 2;
-            extend(joined, plan, &batch.slice(0, half), first_row, features)?;
-            extend(joined, plan, &batch.slice(half, rows - half), first_row + half, features)
+            extend(joined, schema, &batch.slice(0, half), first_row, columns)?;
+            extend(joined, schema, &batch.slice(half, rows - half), first_row + half, columns)
         }
         Err(error) => Err(error.into()),
     }
 }
 
+/// The features of some rows.
+pub(super) fn rows_of(features: &[Gathered], rows: Range<usize>) -> Result<Vec<ArrayRef>, ArrowError> {
+    features.iter().map(|feature| feature.rows(rows.clone())).collect()
+}
+
 impl Gathered {
+    /// About how many bytes it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Whole(column) => column.get_array_memory_size(),
+            Self::Taken { parts, at } => parts.iter().map(|part| part.get_array_memory_size()).sum::<usize>() + size_of_val(at.as_slice()),
+        }
+    }
+
     fn rows(&self, rows: Range<usize>) -> Result<ArrayRef, ArrowError> {
         match self {
             Self::Whole(column) => Ok(column.slice(rows.start, rows.len())),
@@ -216,7 +257,8 @@ impl Gathered {
     }
 }
 
-fn pick(columns: &[&dyn Array], places: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {
+/// Values from several arrays of one type, each by its array and its place there.
+pub(super) fn pick(columns: &[&dyn Array], places: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {
     if !matches!(columns[0].data_type(), ArrowType::List(_)) || places.len() <= LIST_ROWS {
         return interleave(columns, places);
     }

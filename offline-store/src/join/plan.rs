@@ -18,6 +18,8 @@ pub struct JoinPlan {
     pub(super) spine: Spine,
     pub(super) schema: SchemaRef,
     pub(super) views: Vec<Arc<ViewPlan>>,
+    pub(super) selected: Vec<SelectedView>,
+    pub(super) options: JoinOptions,
 }
 
 /// The columns of the spine that make a key, and the types that they are read as.
@@ -87,20 +89,21 @@ impl JoinPlan {
         let schema = output_schema(&spine, &selected)?;
         let mut timelines: Vec<(KeyOfSpine, Arc<Timeline>)> = Vec::new();
         let mut views = Vec::with_capacity(selected.len());
-        for view in selected {
-            let key = key_columns(&view);
+        for view in &selected {
+            let key = key_columns(view);
             let timeline = match timelines.iter().find(|(known, _)| *known == key) {
                 Some((_, timeline)) => Arc::clone(timeline),
                 None => {
-                    let timeline = Arc::new(Timeline::new(&spine, &view, &key)?);
+                    let timeline = Arc::new(Timeline::new(&spine, view, &key)?);
                     timelines.push((key, Arc::clone(&timeline)));
                     timeline
                 }
             };
-            let scan = ViewScan { hint: timeline.hint(&view.layout), columns: scan_columns(&view), name: view.name, layout: view.layout };
+            let (name, layout) = (view.name.clone(), Arc::clone(&view.layout));
+            let scan = ViewScan { hint: timeline.hint(&layout), columns: scan_columns(view), name, layout };
             views.push(Arc::new(ViewPlan { places: Places::of(&scan.columns), scan, timeline, options }));
         }
-        Ok(Self { spine, schema, views })
+        Ok(Self { spine, schema, views, selected, options })
     }
 
     /// The spine.

@@ -21,6 +21,36 @@ pub struct JoinReport {
     pub views: Vec<ViewReport>,
 }
 
+impl JoinReport {
+    /// Adds what another part did.
+    pub(super) fn add(&mut self, part: Self) {
+        if self.views.is_empty() {
+            self.views = part.views;
+            return;
+        }
+        for (view, part) in self.views.iter_mut().zip(part.views) {
+            view.add(&part);
+        }
+    }
+}
+
+impl ViewReport {
+    /// Adds what another part did; how much there is of the view stays.
+    fn add(&mut self, part: &Self) {
+        self.files_read = self.files_read.max(part.files_read);
+        self.row_groups = self.row_groups.max(part.row_groups);
+        self.row_groups_read += part.row_groups_read;
+        self.row_groups_grouped += part.row_groups_grouped;
+        self.row_groups_gathered += part.row_groups_gathered;
+        self.rows_read += part.rows_read;
+        self.bytes_read += part.bytes_read;
+        self.matched += part.matched;
+        self.ties += part.ties;
+        self.match_us += part.match_us;
+        self.gather_us += part.gather_us;
+    }
+}
+
 /// What was done with one view.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ViewReport {

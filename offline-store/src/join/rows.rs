@@ -12,6 +12,7 @@ use anabranch_core::definition::{Column, ViewLayout};
 use anabranch_core::{ErrorKind, Kinded, Timestamp};
 use arrow::array::ArrayRef;
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::entities::KeyHint;
 
@@ -59,6 +60,20 @@ pub struct ChunkInfo {
 /// Columns of a chunk as batches, one behind the other: an array for each column asked for.
 pub type ColumnReader = Box<dyn Iterator<Item = Result<Vec<ArrayRef>, ScanError>> + Send>;
 
+/// Values of a float column as they are stored, none of them null.
+#[derive(Debug, Clone)]
+pub struct FloatPage {
+    /// How many there are.
+    pub rows: usize,
+    /// Whether the first bytes of all values come first, then the second ones, and so on.
+    pub is_split: bool,
+    /// The values, little-endian.
+    pub bytes: Bytes,
+}
+
+/// Pages of a column, one behind the other.
+pub type PageReader = Box<dyn Iterator<Item = Result<FloatPage, ScanError>> + Send>;
+
 /// Rows that can be read column by column.
 #[async_trait]
 pub trait Chunk: fmt::Debug + Send + Sync + 'static {
@@ -74,6 +89,15 @@ pub trait Chunk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever stands in the way.
     async fn read(&self, columns: &[usize], rows: Option<&[Range<usize>]>, batch_rows: usize) -> Result<ColumnReader, ScanError>;
+
+    /// Fetches an `f32` or `f64` column whose values lie in its pages one like the other, so that those that are wanted can be taken from there. `None`
+    /// where it is another type, or stored in another way: then it is to be read.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    async fn pages(&self, _column: usize) -> Result<Option<PageReader>, ScanError> {
+        Ok(None)
+    }
 }
 
 /// The chunks of a view, and how many there were before what cannot matter was left out.

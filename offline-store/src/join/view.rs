@@ -19,7 +19,7 @@ use super::keys::{self, ChunkKeys, Keys, Tail};
 use super::matching::{Hit, Matching};
 use super::plan::ViewPlan;
 use super::report::{ViewReport, micros, timed};
-use super::rows::{Chunk, ChunkInfo, ColumnReader};
+use super::rows::{Chunk, ChunkInfo, ColumnReader, PageReader};
 use super::work::{Ahead, Cores};
 use super::{JoinError, ViewRows};
 
@@ -226,19 +226,22 @@ impl Matched {
             let (view, places) = (Arc::clone(&self), places.clone());
             Ahead::start(async move {
                 let selected = Selected::of(&view.hits[number], view.chunks[number].info().rows);
-                let ranges = selected.as_ref().map(|selected| selected.ranges.as_slice());
-                let reader = read(&view.plan, &view.chunks[number], &places, ranges, BATCH_ROWS).await?;
-                Ok::<_, JoinError>((number, selected, reader))
+                let source = view.source(number, &places, selected.as_ref()).await?;
+                Ok::<_, JoinError>((number, selected, source))
             })
         });
         let mut reads = stream::iter(reads).buffered(AHEAD);
-        while let Some((number, selected, reader)) = reads.try_next().await? {
+        while let Some((number, selected, source)) = reads.try_next().await? {
             let (view, of) = (Arc::clone(&self), places.clone());
             let (done, took) = cores
                 .run(move || {
                     timed(move || {
                         let hits = selected.as_ref().map_or(view.hits[number].as_slice(), |selected| &selected.hits);
-                        fill(&view.plan, &of, reader, hits, &mut columns).map(|()| columns)
+                        match source {
+                            Source::Batches(reader) => fill(&view.plan, &of, reader, hits, &mut columns),
+                            Source::Pages(reader) => fill_from_pages(&view.plan, reader, hits, &mut columns),
+                        }
+                        .map(|()| columns)
                     })
                 })
                 .await?;
@@ -249,6 +252,26 @@ impl Matched {
             cores.run(move || timed(move || columns.into_iter().zip(types).map(|(column, data_type)| column.finish(data_type)).collect())).await?;
         Ok((done, spent + took))
     }
+
+    /// Fetches features of a chunk.
+    async fn source(&self, number: usize, places: &[usize], selected: Option<&Selected>) -> Result<Source, JoinError> {
+        let chunk = &self.chunks[number];
+        if let (None, [place]) = (selected, places)
+            && let Some(pages) = chunk.pages(*place).await.map_err(|error| JoinError::scan(&self.plan.scan.name, error))?
+        {
+            return Ok(Source::Pages(pages));
+        }
+        let ranges = selected.map(|selected| selected.ranges.as_slice());
+        Ok(Source::Batches(read(&self.plan, chunk, places, ranges, BATCH_ROWS).await?))
+    }
+}
+
+/// Where the features of a chunk come from.
+enum Source {
+    /// Some columns, decoded.
+    Batches(ColumnReader),
+    /// One column, as it is stored.
+    Pages(PageReader),
 }
 
 /// The rows of a chunk that matched, where they are few: as ranges, and the hits with rows counted among these.
@@ -276,6 +299,24 @@ impl Selected {
         }
         Some(selected)
     }
+}
+
+/// As [`fill`], of one column whose values are taken from its pages.
+fn fill_from_pages(plan: &ViewPlan, reader: PageReader, mut hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
+    let mut first = 0;
+    for page in reader {
+        let page = page.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+        let (of_page, rest) = hits.split_at(hits.partition_point(|hit| (hit.row as usize) < first + page.rows));
+        if !columns.iter_mut().all(|column| column.take_page(first, &page, of_page)) {
+            return Err(keys::wrong(plan, "a page holds values of another type".to_owned()));
+        }
+        hits = rest;
+        first += page.rows;
+    }
+    if !hits.is_empty() {
+        return Err(keys::wrong(plan, format!("a chunk gave {first} rows, fewer than it said")));
+    }
+    Ok(())
 }
 
 /// Brings what a reader gives to its places; `hits` are by row.

@@ -1,25 +1,63 @@
-//! Work that takes long, off the async runtime, and no more of it at a time than there are cores.
+//! Work that takes long: off the async runtime, on as many threads as there are cores, which all joins of the process share.
+//!
+//! The threads are few and stay, so that what one frees it uses again: memory that wanders between many threads is cleared by the system again and again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinHandle;
 
 use super::JoinError;
 
-/// The cores that one join uses, and how many columns it gathers at a time.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Where jobs wait for a thread; the threads are started with the first.
+static JOBS: LazyLock<Sender<Job>> = LazyLock::new(|| {
+    let (sender, receiver) = channel();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for number in 0..Cores::count() {
+        let receiver = Arc::clone(&receiver);
+        // With one fewer it is slower; with none, every job is refused for want of a receiver.
+        let _ = std::thread::Builder::new().name(format!("join-{number}")).spawn(move || work(&receiver));
+    }
+    sender
+});
+
+/// Does one job after the other; one that panics leaves the thread to the next.
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        // What the job promised is dropped unsent, which is what its caller is told.
+        let _ = catch_unwind(AssertUnwindSafe(job));
+    }
+}
+
+/// The cores of this machine, and how many views and columns one join has under way.
 #[derive(Debug, Clone)]
 pub(super) struct Cores {
-    cores: Arc<Semaphore>,
+    views: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
 
 impl Cores {
     pub(super) fn all() -> Self {
-        // One more column than cores: its next part is fetched while theirs are decoded.
-        Self { cores: Arc::new(Semaphore::new(Self::count())), turns: Arc::new(Semaphore::new(Self::count() + 1)) }
+        // More columns than cores: the next part of one is fetched while others are decoded.
+        Self { views: Arc::new(Semaphore::new(Self::views_at_once())), turns: Arc::new(Semaphore::new(Self::count() + 2)) }
+    }
+
+    /// How many views are matched or gathered at a time: as one is gathered, others are matched.
+    pub(super) fn views_at_once() -> usize {
+        Self::count() + 2
+    }
+
+    /// Waits until another view may begin, which ends with what is given.
+    pub(super) async fn view(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.views).acquire_owned().await.ok()
     }
 
     pub(super) fn count() -> usize {
@@ -31,15 +69,16 @@ impl Cores {
         Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
-    /// Waits for a core and does the work there. Work that has begun is done to its end, also where nobody waits for it any more.
+    /// Waits for a core and does the work there. Work that has begun is done to its end, also where nobody waits for it any more; work that has not is left.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-        // The semaphore is never closed, so a permit always comes.
-        let permit = Arc::clone(&self.cores).acquire_owned().await.ok();
-        let done = spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        Ok(done.await?)
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            if !answer.is_closed() {
+                let _ = answer.send(work());
+            }
+        };
+        JOBS.send(Box::new(job)).map_err(|_| JoinError::NoThread)?;
+        answered.await.map_err(|_| JoinError::NoThread)
     }
 }
 

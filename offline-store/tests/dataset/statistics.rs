@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 fn of(data_type: &str, array: ArrayRef) -> ColumnStatistics {
     let columns = [DatasetColumn { name: "x".to_owned(), data_type: data_type.parse().unwrap() }];
-    statistics(&columns, &[RecordBatch::try_from_iter([("x", array)]).unwrap()]).unwrap().remove(0)
+    statistics(&columns, &vec![RecordBatch::try_from_iter([("x", array)]).unwrap()].into()).unwrap().remove(0)
 }
 
 fn floats(values: &[f64]) -> ColumnStatistics {
@@ -110,6 +110,6 @@ proptest! {
         cuts.sort_unstable();
         let parts: Vec<_> = cuts.windows(2).map(|pair| whole.slice(pair[0], pair[1] - pair[0])).collect();
         let columns = [DatasetColumn { name: "x".to_owned(), data_type: "f64".parse().unwrap() }];
-        prop_assert_eq!(statistics(&columns, &parts).unwrap(), statistics(&columns, &[whole]).unwrap());
+        prop_assert_eq!(statistics(&columns, &parts.into()).unwrap(), statistics(&columns, &vec![whole].into()).unwrap());
     }
 }

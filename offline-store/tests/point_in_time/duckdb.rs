@@ -131,7 +131,7 @@ fn case(folder: &Path, seed: u64, knowledge: Knowledge, strict: bool) -> Json {
     let folder = folder.join(&name);
     std::fs::create_dir(&folder).unwrap();
     write(&folder.join("spine.parquet"), &spine);
-    write(&folder.join("joined.parquet"), &concat_batches(&joined.schema, &joined.batches).unwrap());
+    write(&folder.join("joined.parquet"), &concat_batches(&joined.schema, &joined.rows.collect().unwrap()).unwrap());
     let described = views.iter().zip(&uses).zip(&rows).map(|((spec, used), rows)| {
         write(&folder.join(format!("{}.parquet", spec.name)), &world::batch(spec, rows));
         let keys: Vec<_> = spec.keys.iter().zip(&used.columns).map(|((key, _), column)| json!([key, column])).collect();

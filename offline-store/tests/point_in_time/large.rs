@@ -1,22 +1,25 @@
-//! More rows than one block of kept rows and one part of a list column hold.
+//! More rows than one block of kept rows and one part of a list column hold, and than a memory limit allows at once.
 
 use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::selection::Selection;
 use anabranch_core::types::Scalar;
-use anabranch_core::{Timestamp, Value};
-use anabranch_offline_store::join::{JoinPlan, Knowledge};
+use anabranch_core::{ErrorKind, Kinded, Timestamp, Value};
+use anabranch_offline_store::join::{JoinError, JoinPlan, Joined, Knowledge};
 
 use crate::world::{self, Memory, Row, Use, ViewSpec, data_type, definitions, table};
 
 const ENTITIES: i64 = 90_000;
 const ASKED: i64 = 80_000;
 
-#[test]
-fn rows_find_their_own_features_across_blocks_and_parts() {
+fn list(user: i64) -> Value {
+    Value::List((0..user % 4).map(|i| Value::I64(user + i)).collect())
+}
+
+/// A spine of every asked entity, the last one first, and the rows that it matches.
+fn world() -> (JoinPlan, Memory) {
     let features = vec![("x", data_type("i64")), ("list", data_type("list<i64>"))];
     let views = [ViewSpec { name: "view", keys: vec![("user", Scalar::I64)], known: false, lookback: None, features }];
     let uses = [Use { view: 0, alias: None, columns: vec!["user"] }];
-    let list = |user: i64| Value::List((0..user % 4).map(|i| Value::I64(user + i)).collect());
     let row = |user: i64, event: i64, features: Vec<Value>| Row {
         key: vec![Value::I64(user)],
         event,
@@ -39,10 +42,13 @@ fn rows_find_their_own_features_across_blocks_and_parts() {
     let selection = Selection::Service("all".to_owned());
     let options = world::options(Knowledge::Spine, false);
     let plan = JoinPlan::new(world::spine(&spine, 50_000).unwrap(), &selection, &definitions(&views, &uses), options).unwrap();
-    let joined = world::run(plan, Memory { batch_rows: 5_000, ..Memory::new(&views, &rows) }).unwrap();
+    (plan, Memory { batch_rows: 5_000, ..Memory::new(&views, &rows) })
+}
 
+fn assert_whole(joined: &Joined) {
     let mut user = ASKED;
-    for batch in &joined.batches {
+    for batch in joined.rows.batches() {
+        let batch = batch.unwrap();
         for place in 0..batch.num_rows() {
             user -= 1;
             assert_eq!(value_at(batch.column(2), data_type("i64"), place).unwrap(), Value::I64(user * 10));
@@ -50,4 +56,41 @@ fn rows_find_their_own_features_across_blocks_and_parts() {
         }
     }
     assert_eq!(user, 0);
+}
+
+#[test]
+fn rows_find_their_own_features_across_blocks_and_parts() {
+    let (plan, memory) = world();
+    let joined = world::run(plan, memory).unwrap();
+    assert_eq!((joined.report.parts, joined.report.spilled_bytes), (1, 0));
+    assert_whole(&joined);
+}
+
+#[test]
+fn a_join_that_outgrows_its_memory_spills_and_gives_the_same_rows() {
+    let (plan, memory) = world();
+    let (least, all) = (plan.least_memory_bytes(), plan.memory_bytes());
+    let joined = world::run_within(plan, memory, least + (all - least) / 6, usize::MAX).unwrap();
+    assert!(joined.report.parts > 3 && joined.report.spilled_bytes > 1 << 20, "{:?}", joined.report);
+    // Every pass gives them all.
+    assert_whole(&joined);
+    assert_whole(&joined);
+    assert_eq!(joined.report.views[0].matched, ASKED as u64);
+}
+
+#[test]
+fn a_join_is_refused_that_cannot_be_done_with_so_little_memory() {
+    let (plan, memory) = world();
+    let least = plan.least_memory_bytes();
+    let error = world::run_within(plan, memory, least - 1, usize::MAX).unwrap_err();
+    assert!(matches!(&error, JoinError::Memory { needed, .. } if *needed == least), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
+}
+
+#[test]
+fn a_spill_that_fails_is_an_error_with_its_cause() {
+    let (plan, memory) = world();
+    let error = world::run_spilling_to(plan, memory, 10_000, || Err(std::io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert!(matches!(error, JoinError::Spill(_)), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
 }

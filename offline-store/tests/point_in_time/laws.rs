@@ -9,7 +9,7 @@ use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Timestamp, Value};
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Knowledge};
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::{cast, concat_batches};
+use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{DataType as ArrowType, TimeUnit};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,6 +29,8 @@ struct World {
     spine: Vec<SpineRow>,
     options: JoinOptions,
     spine_batch: usize,
+    /// How many rows of the spine are joined at once.
+    part_rows: usize,
     view_batch: usize,
     view_file: usize,
     lie: Lie,
@@ -143,13 +145,15 @@ fn world() -> impl Strategy<Value = World> {
     ];
     let time = prop_oneof![Just(None), Just(Some("UTC".into())), Just(Some("+01:00".into()))]
         .prop_map(|zone| ArrowType::Timestamp(TimeUnit::Microsecond, zone));
-    (data, spine(), options(), 1_usize..20, 1_usize..20, view_file, lie, any::<bool>(), text, time).prop_map(
-        |((rows, views), spine, options, spine_batch, view_batch, view_file, lie, prune, text, time)| World {
+    let batches = (1_usize..20, 1_usize..20, prop_oneof![1_usize..30, Just(usize::MAX)]);
+    (data, spine(), options(), batches, view_file, lie, any::<bool>(), text, time).prop_map(
+        |((rows, views), spine, options, (spine_batch, view_batch, part_rows), view_file, lie, prune, text, time)| World {
             views,
             rows,
             spine,
             options,
             spine_batch,
+            part_rows,
             view_batch,
             view_file,
             lie,
@@ -215,10 +219,12 @@ proptest! {
             prune: world.prune,
             ..Memory::new(&world.views, &world.rows)
         };
-        let joined = world::run(plan, memory).unwrap();
+        let joined = world::run_within(plan, memory, usize::MAX, world.part_rows).unwrap();
 
         prop_assert_eq!(&joined.schema, &schema);
-        let output = concat_batches(&joined.schema, &joined.batches).unwrap();
+        let parts = if world.spine.is_empty() { 1 } else { world.spine.len().div_ceil(world.part_rows) };
+        prop_assert_eq!((joined.report.parts, joined.rows.len()), (parts as u64, world.spine.len()));
+        let output = concat_batches(&joined.schema, &joined.rows.collect().unwrap()).unwrap();
         let own = batch.num_columns();
         prop_assert_eq!(&output.columns()[..own], batch.columns());
         let expected = world.expected();
@@ -228,6 +234,11 @@ proptest! {
             let column = output.column(own + place);
             let found: Vec<_> = (0..output.num_rows()).map(|row| value_at(column, *data_type, row).unwrap()).collect();
             prop_assert_eq!(&found, values, "{}", name);
+            let alone = joined.rows.column(own + place, output.num_columns()).map(|column| column.unwrap().unwrap()).collect::<Vec<_>>();
+            if !alone.is_empty() {
+                let alone = concat(&alone.iter().map(AsRef::as_ref).collect::<Vec<_>>()).unwrap();
+                prop_assert_eq!(&alone, column);
+            }
         }
     }
 }

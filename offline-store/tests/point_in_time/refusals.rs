@@ -62,7 +62,7 @@ fn refusal<const N: usize>(columns: [(&str, ArrayRef); N], features: &[&str]) ->
 fn join_x(plan: JoinPlan) -> Vec<Option<i64>> {
     let joined = world::run(plan, Memory::new(&views(), &rows())).unwrap();
     let of = |batch: &RecordBatch| batch.column_by_name("x").unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
-    joined.batches.iter().flat_map(of).collect()
+    joined.rows.collect().unwrap().iter().flat_map(of).collect()
 }
 
 #[test]
@@ -156,7 +156,10 @@ fn a_spine_without_rows_gives_the_columns() {
         let plan = plan_of(Spine::new(empty.schema(), batches, "event_timestamp"), &["numbers"]).unwrap();
         let joined = world::run(plan, Memory::new(&views(), &rows())).unwrap();
         assert_eq!(joined.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["event_timestamp", "user", "x"]);
-        assert_eq!((joined.batches.len(), joined.batches.iter().map(RecordBatch::num_rows).sum::<usize>()), (count, 0));
+        assert_eq!(
+            (joined.rows.collect().unwrap().len(), joined.rows.collect().unwrap().iter().map(RecordBatch::num_rows).sum::<usize>()),
+            (count, 0)
+        );
     }
 }
 
@@ -263,7 +266,7 @@ fn nothing_is_read_where_no_row_has_a_key() {
     let plan = plan([("event_timestamp", times(&[Some(5)])), ("user", key)], &["numbers"]).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let joined = runtime.block_on(join(Arc::new(plan), Arc::new(Broken::Refuses))).unwrap();
-    assert!(joined.batches[0].column_by_name("x").unwrap().is_null(0));
+    assert!(joined.rows.collect().unwrap()[0].column_by_name("x").unwrap().is_null(0));
 }
 
 #[test]

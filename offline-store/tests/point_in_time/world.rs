@@ -10,7 +10,8 @@ use anabranch_core::name::reserved;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Span, Timestamp, Value};
 use anabranch_offline_store::join::{
-    Chunk, ChunkInfo, ColumnReader, JoinError, JoinOptions, JoinPlan, Joined, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join,
+    Chunk, ChunkInfo, ColumnReader, JoinError, JoinLimits, JoinOptions, JoinPlan, Joined, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join,
+    join_within,
 };
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, Schema};
@@ -231,9 +232,29 @@ impl Chunk for MemoryChunk {
 
 /// Plans and joins.
 pub(crate) fn run(plan: JoinPlan, rows: Memory) -> Result<Joined, JoinError> {
+    runtime().block_on(join(Arc::new(plan), Arc::new(rows)))
+}
+
+/// The same, within limits.
+pub(crate) fn run_within(plan: JoinPlan, rows: Memory, memory_bytes: usize, part_rows: usize) -> Result<Joined, JoinError> {
+    let limits = JoinLimits { memory_bytes, part_rows, spill: Arc::new(tempfile::tempfile) };
+    runtime().block_on(join_within(Arc::new(plan), Arc::new(rows), &limits))
+}
+
+/// The same in parts that are spilled to files which something else makes.
+pub(crate) fn run_spilling_to(
+    plan: JoinPlan,
+    rows: Memory,
+    part_rows: usize,
+    spill: impl Fn() -> std::io::Result<std::fs::File> + Send + Sync + 'static,
+) -> Result<Joined, JoinError> {
+    let limits = JoinLimits { memory_bytes: usize::MAX, part_rows, spill: Arc::new(spill) };
+    runtime().block_on(join_within(Arc::new(plan), Arc::new(rows), &limits))
+}
+
+fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap());
-    runtime.block_on(join(Arc::new(plan), Arc::new(rows)))
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap())
 }
 
 /// A spine cut into batches of so many rows.

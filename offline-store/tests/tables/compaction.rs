@@ -283,7 +283,7 @@ async fn joined(world: &World, commit: CommitId) -> Vec<RecordBatch> {
     let options = JoinOptions { knowledge: Knowledge::Spine, strict: false, full_names: false };
     let selection = Selection::Features(vec!["clicks".to_owned()]);
     let plan = JoinPlan::new(spine, &selection, &definitions, options).unwrap();
-    join(Arc::new(plan), world.store.view_rows(commit)).await.unwrap().batches
+    join(Arc::new(plan), world.store.view_rows(commit)).await.unwrap().rows.collect().unwrap()
 }
 
 #[tokio::test]

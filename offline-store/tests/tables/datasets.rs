@@ -55,7 +55,7 @@ impl World {
     /// Stores rows as those of a dataset.
     async fn store_rows(&self, schema: &SchemaRef, batches: &[RecordBatch]) -> (CommitId, DatasetManifest) {
         let mut manifest = manifest(schema, batches);
-        let written = write_rows(&self.repository, manifest.content_digest, &manifest.columns, batches.to_vec()).await.unwrap();
+        let written = write_rows(&self.repository, manifest.content_digest, &manifest.columns, &batches.to_vec().into()).await.unwrap();
         manifest.parts = written.parts;
         let commit = self.repository.commit_objects("main", ObjectCommit::new("test", "rows", written.changes)).await.unwrap().commit;
         (commit, manifest)
@@ -144,7 +144,7 @@ async fn splits_part_the_rows_and_are_read_one_by_one() {
     let spec = SplitSpec::parse("train=0.6,valid=0.2,test=0.2", vec!["user_id".to_owned(), "at".to_owned()], 3).unwrap();
     let names: Vec<String> = manifest.columns.iter().map(|column| column.name.clone()).collect();
     let rule = spec.rule(&names, &[], "at").unwrap();
-    manifest.splits = Some(Splits::count(&spec, rule, &manifest.columns, vec![rows.clone()]).unwrap());
+    manifest.splits = Some(Splits::count(&spec, rule, &manifest.columns, &vec![rows.clone()].into()).unwrap());
     let stored = world.rows_of(commit, &manifest);
     let place = names.iter().position(|name| name == "_position").unwrap();
     let mut seen = Vec::new();
@@ -232,7 +232,7 @@ async fn refresh_equals_full(then: Vec<Event>, added: Vec<Event>, rows: Vec<(i64
     let batch = spine_of(&rows);
     let earlier = joined(&world, from, &definitions, &batch, options).await;
     let full = joined(&world, to, &definitions, &batch, options).await;
-    let (_, earlier) = canonical_rows(&columns_of(&earlier.schema), earlier.batches).unwrap();
+    let (_, earlier) = canonical_rows(&columns_of(&earlier.schema), earlier.rows.collect().unwrap()).unwrap();
 
     let spine = Spine::of(batch.clone(), "event_timestamp").unwrap();
     let views = Selection::Features(vec!["clicks:count".into()]).resolve(&definitions, &spine.column_names(), false).unwrap();
@@ -242,8 +242,8 @@ async fn refresh_equals_full(then: Vec<Event>, added: Vec<Event>, rows: Vec<(i64
     let again = joined(&world, to, &definitions, &again, options).await;
     let source = |(row, changed): (usize, &bool)| if *changed { RowSource::Joined } else { RowSource::Earlier(row as u32) };
     let sources: Vec<_> = marks.iter().enumerate().map(source).collect();
-    let refreshed = assemble(&full.schema, &earlier, &again.batches, &sources).unwrap();
-    assert_eq!(content_digest(&full.schema, &refreshed).unwrap(), content_digest(&full.schema, &full.batches).unwrap());
+    let refreshed = assemble(&full.schema, &earlier, &again.rows.collect().unwrap(), &sources).unwrap();
+    assert_eq!(content_digest(&full.schema, &refreshed).unwrap(), content_digest(&full.schema, &full.rows.collect().unwrap()).unwrap());
     marks
 }
 

@@ -9,6 +9,7 @@ mod engine;
 mod evolution;
 mod faults;
 mod outside;
+mod pages;
 mod pyiceberg;
 mod reading;
 mod support;

@@ -14,11 +14,11 @@ use anabranch_core::definition::Definitions;
 use anabranch_core::selection::Selection;
 use anabranch_offline_store::dataset::{
     CommitName, ContentDigest, ContentHasher, DatasetBase, DatasetColumn, DatasetManifest, DatasetRows, SpineSource, SplitSpec, content_digest,
+    digest_of_rows,
 };
 use anabranch_offline_store::engine::{EngineKind, JoinRequest};
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, JoinedRows, Knowledge, Spine};
 use anabranch_versioning::CommitId;
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::Scope;
@@ -124,10 +124,10 @@ impl Scope {
 
     /// Describes what was joined, and saves it where asked.
     async fn made(&self, making: Making, request: DatasetRequest, joined: Joined) -> Result<Dataset> {
-        let (digest, joined) = blocking(move || Ok((content_digest(&joined.schema, &joined.batches)?, joined))).await?;
+        let (digest, joined) = blocking(move || Ok((digest_of_rows(&joined.schema, &joined.rows)?, joined))).await?;
         let spine = making.spine.clone();
         let spine_digest = blocking(move || Ok(content_digest(spine.schema(), spine.batches())?)).await?;
-        let rows = joined.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let rows = joined.rows.len() as u64;
         let mut manifest = DatasetManifest {
             name: request.save_as.clone().unwrap_or_default(),
             commit: CommitName::new(making.commit.to_string())?,
@@ -149,7 +149,7 @@ impl Scope {
         };
         if request.save_as.is_some() {
             let rule = request.splits.as_ref().map(|spec| self::splits(spec, &request, &making.definitions, &making.spine)).transpose()?;
-            manifest = self.save(&request, manifest, rule, &joined.batches).await?;
+            manifest = self.save(&request, manifest, rule, &joined.rows).await?;
         }
         Ok(Dataset { commit: making.commit, joined, rows, digest, manifest })
     }
@@ -228,8 +228,8 @@ impl Dataset {
         })
     }
 
-    /// The batches, with their schema.
-    pub(crate) fn into_rows(self) -> (SchemaRef, Vec<RecordBatch>) {
-        (self.joined.schema, self.joined.batches)
+    /// The rows, with their schema.
+    pub(crate) fn into_rows(self) -> (SchemaRef, JoinedRows) {
+        (self.joined.schema, self.joined.rows)
     }
 }

@@ -7,7 +7,7 @@ use anabranch_proto::v1::HistoricalCommand;
 use anabranch_proto::v1::dataset_spine::Source;
 use anabranch_proto::v1::flight_command::Command;
 use arrow_flight::FlightData;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use tonic::{Request, Status, Streaming};
 
 use super::{Outgoing, streams, wrong};
@@ -72,13 +72,13 @@ pub(crate) async fn made(app: &Arc<App>, caller: &Caller, mut command: Historica
 fn sent(scope: &Scope, dataset: Dataset, without_rows: bool) -> Outgoing<FlightData> {
     let footer = dataset.footer().to_string().into();
     let rows = dataset.rows;
-    let (schema, batches) = dataset.into_rows();
-    let batches = if without_rows { Vec::new() } else { batches };
+    let (schema, joined) = dataset.into_rows();
+    let batches = if without_rows { stream::empty().boxed() } else { joined.stream() };
     if !without_rows {
         let repository = RepositoryLabels { repository: scope.repo.name().to_owned() };
         scope.app.metrics().dataset_rows.get_or_create(&repository).inc_by(rows);
     }
-    streams::outgoing(schema, stream::iter(batches.into_iter().map(Ok)), Some(footer))
+    streams::outgoing(schema, batches.map_err(Error::from), Some(footer))
 }
 
 fn wanted(command: HistoricalCommand) -> Result<DatasetRequest, Status> {

@@ -140,7 +140,7 @@ impl Scope {
         let part = Making { commit, definitions, spine: changed.await?, source, base: None };
         let mut joined = self.joined(&part, request).await?;
         blocking(move || {
-            joined.batches = assemble(&joined.schema, &earlier, &joined.batches, &sources)?;
+            joined.rows = assemble(&joined.schema, &earlier, &joined.rows.collect()?, &sources)?.into();
             Ok(joined)
         })
         .await

@@ -8,8 +8,8 @@
 
 use anabranch_core::{ErrorKind, Kinded};
 use anabranch_offline_store::dataset::{DatasetManifest, SplitRule, Splits, WrittenRows, statistics, write_rows};
+use anabranch_offline_store::join::JoinedRows;
 use anabranch_versioning::{CommitId, Digest, ObjectChange, ObjectCommit, ObjectCondition};
-use arrow::array::RecordBatch;
 use serde_json::json;
 
 use super::{DatasetRequest, FOLDER, Scope, blocking};
@@ -37,10 +37,10 @@ impl Scope {
         request: &DatasetRequest,
         mut manifest: DatasetManifest,
         rule: Option<SplitRule>,
-        batches: &[RecordBatch],
+        joined: &JoinedRows,
     ) -> Result<DatasetManifest> {
         let branch = self.branch().await?;
-        manifest.splits = self.counted(request, &manifest, rule, batches).await?;
+        manifest.splits = self.counted(request, &manifest, rule, joined).await?;
         let mut rows: Option<WrittenRows> = None;
         for _ in 0..ATTEMPTS {
             let head = self.repo.versions.branch(&branch.name).await?.head;
@@ -52,9 +52,9 @@ impl Scope {
             let rows = match &mut rows {
                 Some(rows) => rows,
                 rows => {
-                    let (columns, all) = (manifest.columns.clone(), batches.to_vec());
+                    let (columns, all) = (manifest.columns.clone(), joined.clone());
                     manifest.statistics = blocking(move || Ok(statistics(&columns, &all)?)).await?;
-                    rows.insert(self.stored(&head, &manifest, batches).await?)
+                    rows.insert(self.stored(&head, &manifest, joined).await?)
                 }
             };
             manifest.parts.clone_from(&rows.parts);
@@ -82,11 +82,11 @@ impl Scope {
         request: &DatasetRequest,
         manifest: &DatasetManifest,
         rule: Option<SplitRule>,
-        batches: &[RecordBatch],
+        joined: &JoinedRows,
     ) -> Result<Option<Splits>> {
         let Some((spec, rule)) = request.splits.clone().zip(rule) else { return Ok(None) };
-        let (columns, batches) = (manifest.columns.clone(), batches.to_vec());
-        blocking(move || Ok(Some(Splits::count(&spec, rule, &columns, batches)?))).await
+        let (columns, rows) = (manifest.columns.clone(), joined.clone());
+        blocking(move || Ok(Some(Splits::count(&spec, rule, &columns, &rows)?))).await
     }
 
     /// Whether the name is free at a head.
@@ -115,7 +115,7 @@ impl Scope {
     }
 
     /// The parts of the rows: those of another dataset of this content, or new ones.
-    async fn stored(&self, head: &CommitId, manifest: &DatasetManifest, batches: &[RecordBatch]) -> Result<WrittenRows> {
+    async fn stored(&self, head: &CommitId, manifest: &DatasetManifest, joined: &JoinedRows) -> Result<WrittenRows> {
         let map = self.repo.versions.at(head).await?;
         for (_, bytes) in self.repo.objects(&map, FOLDER).await? {
             let other = DatasetManifest::from_bytes(&bytes)?;
@@ -123,7 +123,7 @@ impl Scope {
                 return Ok(WrittenRows { parts: other.parts, changes: Vec::new() });
             }
         }
-        Ok(write_rows(&self.repo.versions, manifest.content_digest, &manifest.columns, batches.to_vec()).await?)
+        Ok(write_rows(&self.repo.versions, manifest.content_digest, &manifest.columns, joined).await?)
     }
 
     /// Whether all parts that a manifest names are there as it names them.
