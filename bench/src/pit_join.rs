@@ -10,6 +10,8 @@
 //! becomes known that is true no earlier than all that were known before: the peers keep these rows, by a running maximum, and join them by known time
 //! as usual. That takes knowing the data; a plain join by event time would give other answers.
 //!
+//! With a larger spine we join within 1 GiB of memory too (`limited_1gib_wall_s`), and without a limit beside it; what was spilled is read back in that time.
+//!
 //! Feast, with its DuckDB store over the same files, joins the uniform workload (`--feast-python`). It takes a minute and so comes last, by itself.
 //!
 //! Warm files were read just before the run; cold ones were dropped from the page cache (`--cold-runs`). The floor is the time in which the same columns
@@ -60,6 +62,9 @@ pub(crate) struct Options {
     /// Python with duckdb, polars and pyarrow.
     #[arg(long, env = "ANABRANCH_PYTHON", default_value = ".cache/venv/bin/python")]
     python: PathBuf,
+    /// Rows of the spine of the join within 1 GiB of memory, whose answer takes as much; 0 leaves it out.
+    #[arg(long, default_value_t = 8_000_000)]
+    limited_spine_rows: usize,
     /// Python with Feast; without it, Feast is left out.
     #[arg(long)]
     feast_python: Option<PathBuf>,
@@ -112,8 +117,26 @@ fn uniform_figures(options: &Options, starter: &Starter<'_>, report: &mut Report
             report.figure(&format!("{prefix}cold_storage_mb"), measured.storage_mb(turn));
         }
     }
+    if options.limited_spine_rows > 0 {
+        limited_figures(options, report)?;
+    }
     if let Some(python) = &options.feast_python {
         feast_figures(options, starter.files, python, ours_s, report)?;
+    }
+    Ok(())
+}
+
+/// Within a memory limit and without, on our tables and with a larger spine.
+fn limited_figures(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let size = Size { spine_rows: options.limited_spine_rows, ..options.size.clone() };
+    let files = Files::prepare(&options.folder, &size, Values::Uniform)?;
+    let starter = Starter { files: &files, python: &options.python };
+    let runners = [Runner::Own, Runner::Limited];
+    starter.agree(&runners, false)?;
+    let measured = starter.measure(&runners.map(|runner| (runner, Warm)), options.runs)?;
+    for (prefix, runner) in [("unlimited", Runner::Own), (Runner::Limited.name(), Runner::Limited)] {
+        report.figure(&format!("{prefix}_wall_s"), measured.wall_s((runner, Warm)));
+        report.figure(&format!("{prefix}_peak_rss_mb"), measured.peak_rss_mb((runner, Warm)));
     }
     Ok(())
 }

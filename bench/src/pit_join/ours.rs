@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anabranch_core::definition::Role;
 use anabranch_core::selection::Selection;
 use anabranch_core::{Position, SourceId, Timestamp};
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Spine, ViewRows, ViewScan, join};
+use anabranch_offline_store::join::{JoinLimits, JoinOptions, JoinPlan, Joined, Spine, ViewRows, ViewScan, join, join_within};
 use anabranch_offline_store::{FileRows, Fill, ViewFile, ViewFiles};
 use anabranch_versioning::local_objects;
 use arrow::ipc::writer::FileWriter;
@@ -42,8 +42,19 @@ pub(super) fn run(options: &RunOptions) -> anyhow::Result<Run> {
             None => same_files(folder, &plan)?,
         };
         phases.push(("store opened", start.elapsed().as_secs_f64()));
-        anyhow::Ok(join(Arc::new(plan), rows).await?)
+        anyhow::Ok(match options.memory_limit {
+            None => join(Arc::new(plan), rows).await?,
+            Some(memory_bytes) => {
+                let folder = folder.clone();
+                let limits = JoinLimits { memory_bytes, part_rows: usize::MAX, spill: Arc::new(move || tempfile::tempfile_in(&folder)) };
+                join_within(Arc::new(plan), rows, &limits).await?
+            }
+        })
     })?;
+    // What was spilled comes back as it is read.
+    for batch in joined.rows.batches() {
+        std::hint::black_box(batch?);
+    }
     let run = Run::measured(start.elapsed());
     if let Some(path) = &options.answer {
         write(&joined, path)?;

@@ -17,11 +17,16 @@ use super::workload::Files;
 use super::{answers, decode, ours, tables};
 use crate::report::{median_s, peak_rss_mb, say};
 
+/// The bytes that [`Runner::Limited`] may use.
+const MEMORY_LIMIT: usize = 1 << 30;
+
 /// Who reads which files and what for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Runner {
     /// We, our tables.
     Own,
+    /// We, our tables, within [`MEMORY_LIMIT`].
+    Limited,
     /// We, our tables as a stream leaves them: a file for each commit, nothing compacted.
     Uncompacted,
     /// We, the peers' files.
@@ -46,6 +51,7 @@ impl Runner {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Own => "anabranch",
+            Self::Limited => "limited_1gib",
             Self::Uncompacted => "anabranch_uncompacted",
             Self::SameFiles => "anabranch_same_files",
             Self::DuckDb => "duckdb",
@@ -59,7 +65,7 @@ impl Runner {
     /// The tables of ours that it reads; none: the peers' files.
     pub(super) const fn tables(self) -> Option<&'static str> {
         match self {
-            Self::Own | Self::DecodeOwn => Some(tables::OWN),
+            Self::Own | Self::Limited | Self::DecodeOwn => Some(tables::OWN),
             Self::Uncompacted => Some(tables::UNCOMPACTED),
             Self::SameFiles | Self::DuckDb | Self::Polars | Self::Feast | Self::DecodeSameFiles => None,
         }
@@ -87,8 +93,11 @@ pub(crate) struct RunOptions {
     /// Which of our tables in the folder are read, `own` or `uncompacted`; without it, the peers' files.
     #[arg(long)]
     pub(super) tables: Option<String>,
+    /// The bytes that the join may use; it spills to the workload's folder.
+    #[arg(long)]
+    pub(super) memory_limit: Option<usize>,
     /// Only decode, and join nothing.
-    #[arg(long, conflicts_with = "answer")]
+    #[arg(long, conflicts_with_all = ["answer", "memory_limit"])]
     pub(super) decode: bool,
     /// Where the answer goes, as Arrow IPC.
     #[arg(long)]
@@ -151,6 +160,9 @@ impl Starter<'_> {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("pit-join-run");
                 command.args(runner.tables().into_iter().flat_map(|tables| ["--tables", tables]));
+                if runner == Runner::Limited {
+                    command.args(["--memory-limit", &MEMORY_LIMIT.to_string()]);
+                }
                 command.args(matches!(runner, Runner::DecodeOwn | Runner::DecodeSameFiles).then_some("--decode"));
                 command
             }
