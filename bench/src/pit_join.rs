@@ -13,7 +13,7 @@
 //! In 1 GiB of memory (`limited_1gib_…`) we join the same spine, and one whose answer does not fit, so that it spills; there the time goes on until the last
 //! batch of the answer was read back, and none is kept.
 //!
-//! Feast, with its DuckDB store over the same files, takes turns with us at a size of its own, which it survives (`--feast-python`).
+//! Feast, with its DuckDB store over the same files, joins the uniform workload (`--feast-python`). It takes a minute and so comes last, by itself.
 //!
 //! Warm files were read just before the run; cold ones were dropped from the page cache (`--cold-runs`). The floor is the time in which the same columns
 //! are decoded on all cores and nothing else is done. Peak memory is the largest of the runs, times are medians.
@@ -63,18 +63,15 @@ pub(crate) struct Options {
     /// Python with duckdb, polars and pyarrow.
     #[arg(long, env = "ANABRANCH_PYTHON", default_value = ".cache/venv/bin/python")]
     python: PathBuf,
-    /// Rows of the spine that is joined in 1 GiB of memory, so many that it spills; 0 leaves it out.
+    /// Rows of the larger spine that is joined in 1 GiB of memory, so many that it spills; 0 leaves this out.
     #[arg(long, default_value_t = 8_000_000)]
     limited_spine_rows: usize,
     /// Python with Feast; without it, Feast is left out.
     #[arg(long)]
     feast_python: Option<PathBuf>,
-    /// Rows of the spine that Feast is given.
-    #[arg(long, default_value_t = 100_000)]
-    feast_spine_rows: usize,
-    /// Rows of each view that Feast is given.
-    #[arg(long, default_value_t = 500_000)]
-    feast_view_rows: usize,
+    /// Runs of Feast, which takes a minute each.
+    #[arg(long, default_value_t = 3)]
+    feast_runs: usize,
 }
 
 #[derive(Serialize)]
@@ -98,13 +95,36 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
             Values::Realistic => realistic_figures(options, &starter, &mut report)?,
         }
     }
+    Ok(report)
+}
+
+fn uniform_figures(options: &Options, starter: &Starter<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let floors = [Runner::DecodeOwn, Runner::DecodeSameFiles];
+    let warm: Vec<_> = Runner::JOINS.into_iter().chain(floors).map(|runner| (runner, Warm)).collect();
+    let measured = starter.measure(&warm, options.runs)?;
+    let ours_s = measured.wall_s((Runner::Own, Warm));
+    joins(report, "", &measured);
+    for floor in floors {
+        report.figure(&format!("{}_s", floor.name()), measured.wall_s((floor, Warm)));
+    }
+    let (own, peers) = starter.files.bytes()?;
+    report.figure("bytes_vs_peer_files", own as f64 / peers as f64);
+    if options.cold_runs > 0 {
+        let cold = [Runner::Own, Runner::SameFiles, Runner::DuckDb, Runner::Polars].map(|runner| (runner, Cold));
+        let measured = starter.measure(&cold, options.cold_runs)?;
+        for turn in cold {
+            let prefix = if turn.0 == Runner::Own { String::new() } else { format!("{}_", turn.0.name()) };
+            report.figure(&format!("{prefix}cold_wall_s"), measured.wall_s(turn));
+            report.figure(&format!("{prefix}cold_storage_mb"), measured.storage_mb(turn));
+        }
+    }
     if options.limited_spine_rows > 0 {
-        limited_figures(options, &mut report)?;
+        limited_figures(options, report)?;
     }
     if let Some(python) = &options.feast_python {
-        feast_figures(options, python, &mut report)?;
+        feast_figures(options, starter.files, python, ours_s, report)?;
     }
-    Ok(report)
+    Ok(())
 }
 
 /// We in 1 GiB, on the uniform workload with its own spine and with one whose answer is too large for that; and without the limit.
@@ -125,41 +145,15 @@ fn limited_figures(options: &Options, report: &mut Report) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Feast and we, on the uniform workload at a size of its own.
-fn feast_figures(options: &Options, python: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let (spine_rows, view_rows) = (options.feast_spine_rows, options.feast_view_rows);
-    let files = Files::prepare(&options.folder, &Size { spine_rows, view_rows, ..options.size.clone() }, Values::Uniform)?;
-    let starter = Starter { files: &files, python };
-    let runners = [Runner::Own, Runner::Feast];
-    starter.agree(&runners, false)?;
-    let measured = starter.measure(&runners.map(|runner| (runner, Warm)), options.runs)?;
-    for (prefix, runner) in [("feast_size_anabranch", Runner::Own), ("feast", Runner::Feast)] {
-        report.figure(&format!("{prefix}_wall_s"), measured.wall_s((runner, Warm)));
-        report.figure(&format!("{prefix}_peak_rss_mb"), measured.peak_rss_mb((runner, Warm)));
-    }
-    report.figure("ratio_feast", measured.wall_s((Runner::Feast, Warm)) / measured.wall_s((Runner::Own, Warm)));
-    Ok(())
-}
-
-fn uniform_figures(options: &Options, starter: &Starter<'_>, report: &mut Report) -> anyhow::Result<()> {
-    let floors = [Runner::DecodeOwn, Runner::DecodeSameFiles];
-    let warm: Vec<_> = Runner::JOINS.into_iter().chain(floors).map(|runner| (runner, Warm)).collect();
-    let measured = starter.measure(&warm, options.runs)?;
-    joins(report, "", &measured);
-    for floor in floors {
-        report.figure(&format!("{}_s", floor.name()), measured.wall_s((floor, Warm)));
-    }
-    let (own, peers) = starter.files.bytes()?;
-    report.figure("bytes_vs_peer_files", own as f64 / peers as f64);
-    if options.cold_runs > 0 {
-        let cold = [Runner::Own, Runner::SameFiles, Runner::DuckDb, Runner::Polars].map(|runner| (runner, Cold));
-        let measured = starter.measure(&cold, options.cold_runs)?;
-        for turn in cold {
-            let prefix = if turn.0 == Runner::Own { String::new() } else { format!("{}_", turn.0.name()) };
-            report.figure(&format!("{prefix}cold_wall_s"), measured.wall_s(turn));
-            report.figure(&format!("{prefix}cold_storage_mb"), measured.storage_mb(turn));
-        }
-    }
+/// Feast on the same files, and how many times as fast as it we are.
+fn feast_figures(options: &Options, files: &Files, python: &Path, ours_s: f64, report: &mut Report) -> anyhow::Result<()> {
+    let starter = Starter { files, python };
+    starter.agree(&[Runner::Own, Runner::Feast], false)?;
+    let turn = (Runner::Feast, Warm);
+    let measured = starter.measure(&[turn], options.feast_runs)?;
+    report.figure("feast_wall_s", measured.wall_s(turn));
+    report.figure("feast_peak_rss_mb", measured.peak_rss_mb(turn));
+    report.figure("ratio_feast", measured.wall_s(turn) / ours_s);
     Ok(())
 }
 
