@@ -147,7 +147,7 @@ async fn ask(client: &Client, engine: &str, spine: &RecordBatch) -> Result<Datas
     let features = Selection::Features(vec!["spend".into(), "stock:stock".into(), "visits".into()]);
     let query = HistoricalQuery { engine: engine.to_owned(), ..HistoricalQuery::new(features) };
     // A join on a cluster that has lost its way would never answer.
-    tokio::time::timeout(Duration::from_secs(180), client.get_historical_features_of(&query, spine.clone())).await.expect("an answer in time")
+    tokio::time::timeout(Duration::from_secs(500), client.get_historical_features_of(&query, spine.clone())).await.expect("an answer in time")
 }
 
 /// How many folders lie so deep in a folder: parts of spines at 1 of an exchange folder; jobs at 1, their parts at 3 of an executor's results.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::*;
 
 /// Into how many parts a spine is cut here.
-const PARTS: usize = 48;
+const PARTS: usize = 24;
 /// How soon an executor is taken for lost. One that lives must be heard within it on a busy machine, too: it is told to end otherwise.
 const QUICK: &[&str] = &["--executor-timeout", "6"];
 

@@ -5,13 +5,12 @@
 //! was removed is reset by nobody. So the watch looks at all jobs once a second, as a state machine of each:
 //!
 //! ```text
-//!            parts wait, executors are there: offer them
-//!            ┌─┐
-//!            │ ▼         no executor for `executor_wait`                         its server cancels it, or does not within FORGOTTEN_AFTER
-//! job comes ─► under way ───────────────────────────────────────────────► failed ────────────────────────────────────────────────► gone
-//!            ▲ │         no part done for `part_timeout` (`stuck`, see below) ▲                                                       │
-//!            └─┘                                                             │ the job's own failure, or cancelled                    │ results are
-//!            a part runs where no executor is: reset it                      │                                                        ▼ swept
+//!               ┌──────────────────┐ parts wait and executors are there: offer them
+//!               ▼                  │ a part runs where no executor is: reset it
+//! job comes ─► under way ──────────┘
+//!               │ no executor for `executor_wait`; no part done for `part_timeout`; its own failure; cancelled
+//!               ▼
+//!              failed ─► gone       its server takes it back, or does not within FORGOTTEN_AFTER; its results are swept
 //! ```
 //!
 //! | what dies | seen by | then |
@@ -20,7 +19,7 @@
 //! | an executor that hangs, or its machine | its silence for `executor_timeout` | the same |
 //! | an executor that lives and does not get on with a part | the same parts running for `part_timeout` | the job fails as [`Verdict::Stuck`] and is done again |
 //! | a report of a finished part | the same | the same |
-//! | every part, again and again, as where an executor cannot read a plan | no part of any job done for `part_timeout` | the same |
+//! | every part, again and again: no executor can read the plan | no part of any job done for `part_timeout` | the same |
 //! | all executors | none for `executor_wait` | the job fails as [`Verdict::Nobody`] |
 //! | the scheduler | the server's next question | the server says so; nothing of the scheduler outlives it |
 //!
