@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Spark does so little here that compiling it well takes longer than it saves.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 BLOCK = re.compile(r"^```(sh|python)( fails)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -18,7 +20,13 @@ def blocks(text):
 
 def environment():
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path}
+    return {**os.environ, "PATH": path, "ICEBERG_JAR": iceberg_jar(), "JAVA_TOOL_OPTIONS": QUICK_JAVA}
+
+
+def iceberg_jar():
+    """Iceberg's jar for Spark; `make setup` puts it there."""
+    cache = Path(os.environ.get("ANABRANCH_CACHE", ROOT / ".cache"))
+    return str(next((cache / "spark").glob("iceberg-spark-runtime-*.jar"), ""))
 
 
 def run(language, body, folder, env):
@@ -27,7 +35,7 @@ def run(language, body, folder, env):
     else:
         # Variables that a block exports reach the next one.
         command = ["bash", "-euo", "pipefail", "-c", f"[ -f .env ] && . ./.env; {body}\nexport -p > .env"]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("guide", sorted((ROOT / "docs/guide").glob("*.md")), ids=lambda path: path.stem)

@@ -1,10 +1,11 @@
-"""The guide's query in DuckDB against our own join, cell by cell, on rows made to be hard.
+"""The guide's query in DuckDB and Spark against our own join, cell by cell, on rows made to be hard.
 
 Few entities and few instants, so that rows tie in all but their source or position; knowledge that comes late, up to after the lookback; nulls in values
 and in spine keys; corrections, deletions and the same row again; files before and after a compaction, and a column that was added between them.
 """
 
 import datetime
+import os
 import random
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow
 import pytest
-from test_guides import ROOT
+from test_guides import QUICK_JAVA, ROOT, iceberg_jar
 
 import anabranch
 
@@ -121,3 +122,37 @@ def test_duckdb_gives_our_answer_from_the_iceberg_table(world):
     db.register("spend", StaticTable.from_metadata(str(world["folder"] / "spend.metadata.json")).scan().to_arrow())
     db.register("spine", world["spine"])
     assert cells(db.sql(of_the_guide("point_in_time.sql")).to_arrow_table()) == world["ours"]
+
+
+@pytest.fixture(scope="module")
+def spark():
+    from pyspark.sql import SparkSession
+
+    jar = iceberg_jar()
+    assert jar, "Iceberg for Spark is not there: run `make setup`"
+    os.environ["JAVA_TOOL_OPTIONS"] = QUICK_JAVA
+    builder = SparkSession.builder.master("local[2]").config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
+    builder = builder.config("spark.ui.enabled", "false").config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", "2")
+    session = builder.config("spark.jars", jar).config("spark.sql.codegen.wholeStage", "false").getOrCreate()
+    yield session
+    session.stop()
+
+
+def by_spark(spark, world):
+    import pyarrow.parquet
+
+    path = str(world["folder"] / "spine.parquet")
+    pyarrow.parquet.write_table(world["spine"], path)
+    spark.read.parquet(path).createOrReplaceTempView("spine")
+    return cells(spark.sql(of_the_guide("point_in_time.sql")).toArrow().cast(pyarrow.schema([*SPINE, ("total", "float64"), ("plan", "string")])))
+
+
+def test_spark_gives_our_answer_from_the_files(world, spark):
+    files = [str(file) for file in world["files"]]
+    spark.read.option("mergeSchema", "true").parquet(*files).createOrReplaceTempView("spend")
+    assert by_spark(spark, world) == world["ours"]
+
+
+def test_spark_gives_our_answer_from_the_iceberg_table(world, spark):
+    spark.read.format("iceberg").load(f"file://{world['folder']}/spend.metadata.json").createOrReplaceTempView("spend")
+    assert by_spark(spark, world) == world["ours"]

@@ -26,7 +26,7 @@ pub async fn scheduler(options: &SchedulerOptions, log: &LogConfig) -> Result<()
     }
 }
 
-/// Runs an executor until it is told to end by a signal or its scheduler; what is under way is finished first.
+/// Runs an executor until it is told to end by a signal or its scheduler; what is under way is given to others.
 ///
 /// # Errors
 /// What keeps it from listening, or from reaching its scheduler.

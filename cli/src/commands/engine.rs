@@ -40,6 +40,12 @@ struct Scheduler {
     /// How long an executor may be silent before its work is given to others, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..))]
     executor_timeout: u64,
+    /// How long a join waits while there is no executor, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    executor_wait: u64,
+    /// How long a join may go without a part being done before it is begun anew, in seconds: more than the longest part takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    part_timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -62,7 +68,7 @@ struct Executor {
     /// The most memory, in bytes, that all its parts may use together [default: as much as there is]
     #[arg(long, value_name = "BYTES")]
     memory_bytes: Option<u64>,
-    /// Where results and spilled rows lie
+    /// Where results and spilled rows lie: a folder of its own for each executor
     #[arg(long, value_name = "FOLDER")]
     work: PathBuf,
 }
@@ -73,8 +79,14 @@ pub(crate) async fn engine(global: &Global, engine: Engine) -> Result<(), Error>
     }
     let log = LogConfig { format: if global.json { LogFormat::Json } else { LogFormat::Text }, level: engine.log_level };
     match engine.process {
-        Process::Scheduler(Scheduler { listen, advertise, executor_timeout }) => {
-            let options = SchedulerOptions { listen, advertise, executor_timeout_seconds: executor_timeout };
+        Process::Scheduler(Scheduler { listen, advertise, executor_timeout, executor_wait, part_timeout }) => {
+            let options = SchedulerOptions {
+                listen,
+                advertise,
+                executor_timeout_seconds: executor_timeout,
+                executor_wait_seconds: executor_wait,
+                part_timeout_seconds: part_timeout,
+            };
             Ok(scheduler(&options, &log).await?)
         }
         Process::Executor(Executor { scheduler, listen, control_port, advertise, tasks, memory_bytes, work }) => {

@@ -1,5 +1,7 @@
 //! Joins on a cluster of real processes.
 
+mod deaths;
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +13,7 @@ use anabranch_core::selection::Selection;
 use anabranch_server::config::EngineConfig;
 use anabranch_server::{Config, RunningServer, Server};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::client_of;
 
@@ -21,6 +24,14 @@ impl Process {
     fn engine(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_anabranch"));
         Self(command.arg("engine").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    fn ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
     }
 }
 
@@ -35,8 +46,8 @@ fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn until(what: &str, done: impl Fn() -> bool) {
-    for _ in 0..3_000 {
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
         if done() {
             return;
         }
@@ -46,16 +57,27 @@ fn until(what: &str, done: impl Fn() -> bool) {
 }
 
 /// A scheduler that answers.
-fn scheduler(address: SocketAddr) -> Process {
-    let process = Process::engine(&["scheduler", "--listen", &address.to_string(), "--executor-timeout", "3"]);
+fn scheduler(address: SocketAddr, options: &[&str]) -> Process {
+    let process = Process::engine(&[&["scheduler", "--listen", &address.to_string()][..], options].concat());
     until("the scheduler answers", || TcpStream::connect(address).is_ok());
     process
 }
 
+/// An executor that has come to its scheduler.
 fn executor(scheduler: SocketAddr, work: &Path) -> Process {
-    let (scheduler, listen, control) = (scheduler.to_string(), free().to_string(), free().port().to_string());
-    let work = work.to_str().unwrap();
-    Process::engine(&["executor", "--scheduler", &scheduler, "--listen", &listen, "--control-port", &control, "--tasks", "1", "--work", work])
+    let scheduler = scheduler.to_string();
+    for _ in 0..10 {
+        let (listen, control) = (free(), free().port().to_string());
+        let (address, work) = (listen.to_string(), work.to_str().unwrap());
+        let arguments = ["executor", "--scheduler", &scheduler, "--listen", &address, "--control-port", &control, "--tasks", "1", "--work", work];
+        let mut process = Process::engine(&arguments);
+        until("the executor answers or has ended", || process.ended() || TcpStream::connect(listen).is_ok());
+        // Somebody else may have taken a port that was free.
+        if !process.ended() {
+            return process;
+        }
+    }
+    panic!("no executor starts");
 }
 
 async fn server_with(data: &Path, scheduler: SocketAddr, partitions: usize) -> RunningServer {
@@ -125,11 +147,19 @@ async fn ask(client: &Client, engine: &str, spine: &RecordBatch) -> Result<Datas
     let features = Selection::Features(vec!["spend".into(), "stock:stock".into(), "visits".into()]);
     let query = HistoricalQuery { engine: engine.to_owned(), ..HistoricalQuery::new(features) };
     // A join on a cluster that has lost its way would never answer.
-    tokio::time::timeout(Duration::from_secs(180), client.get_historical_features_of(&query, spine.clone())).await.expect("an answer in time")
+    tokio::time::timeout(Duration::from_secs(500), client.get_historical_features_of(&query, spine.clone())).await.expect("an answer in time")
 }
 
-fn entries(folder: &Path) -> usize {
-    std::fs::read_dir(folder).map_or(0, |entries| entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()).count())
+/// How many folders lie so deep in a folder: parts of spines at 1 of an exchange folder; jobs at 1, their parts at 3 of an executor's results.
+fn folders(folder: &Path, depth: usize) -> usize {
+    let within = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir());
+    if depth == 1 { within.count() } else { within.map(|path| folders(&path, depth - 1)).sum() }
+}
+
+/// That neither a part of a spine nor a result is left.
+fn nothing_is_left(data: &Path, works: &[&Path]) {
+    until("no part of a spine is left", || folders(&data.join("tmp/exchange"), 1) == 0);
+    until("no result is left", || works.iter().all(|work| folders(&work.join("results"), 1) == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +176,7 @@ async fn a_cluster_gives_the_same_answer_and_leaves_nothing_behind() {
     assert_eq!(ask(&client, "spark", &spine).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
 
     let works = [folder.path().join("work-1"), folder.path().join("work-2")];
-    let _scheduler = scheduler(address);
+    let _scheduler = scheduler(address, &[]);
     let _executors = [executor(address, &works[0]), executor(address, &works[1])];
     let here = ask(&client, "", &spine).await.unwrap();
     for rows in [3_000, 1, 0] {
@@ -157,8 +187,7 @@ async fn a_cluster_gives_the_same_answer_and_leaves_nothing_behind() {
     let all = |client: Client| async move { ask(&client, "ballista", &self::spine(2, 3_000)).await.unwrap().content_digest };
     let digests = futures_of(client.clone(), all).await;
     assert!(digests.iter().all(|digest| *digest == here.content_digest));
-    until("no part of a spine is left", || entries(&data.join("tmp/exchange")) == 0);
-    until("no result is left", || works.iter().all(|work| entries(work) == 0));
+    nothing_is_left(&data, &[&works[0], &works[1]]);
     server.shutdown().await.unwrap();
 }
 

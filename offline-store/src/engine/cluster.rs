@@ -1,17 +1,33 @@
 //! Joins on a Ballista cluster.
 //!
 //! ```text
-//! cut the spine ─► parts into the exchange folder ─► submit ─► wait ─► fetch the partitions, merged by row number ─► clean up
-//!                                                     ▲                    │ an executor is gone, with its results
-//!                                                     └────────────────────┘ again, at most so many times
+//! cut the spine ─► parts into the exchange folder ─► submit ─► begun ─► done ─► fetch the partitions, merged by row number ─► clean up
+//!                                                     ▲          │       │        │ an executor is gone, with its results
+//!                                                     └──────────┴───────┴────────┘ again, at most so many times
 //! ```
 //!
-//! The scheduler restarts what an executor leaves unfinished when it is lost; what was finished and is lost before it was fetched makes the whole join
-//! run again. Every run gives the same rows, so nobody sees which one it was.
+//! A join is a function of its work and the parts of its spine alone, so a run that comes to nothing is done again whole, and nobody sees which one it
+//! was. The scheduler gives the parts of a lost executor to the others and ends a job that does not get on (`process/watch.rs`); it always answers. So
+//! this side needs no clock but for its questions:
 //!
-//! All this happens in a task of its own that ends when its caller lets go: the job is then cancelled at the scheduler, and in every case its results
-//! are removed from the executors and the parts from the exchange folder. A server that dies leaves parts behind, in a folder that its next start
-//! empties, and a job that its executors finish for nobody and whose results the scheduler removes after [`RESULTS_KEPT_SECONDS`].
+//! | state | what goes wrong | then |
+//! | -- | -- | -- |
+//! | parts being stored | the folder is full or not there | its error |
+//! | any | the scheduler does not answer, or not within [`ANSWER_WITHIN_SECONDS`] | [`Error::Cluster`]; the scheduler ends what it holds |
+//! | submitted | it cannot read the plan | [`Error::Cluster`] |
+//! | submitted | not begun within [`BEGUN_WITHIN`] | again |
+//! | begun | the scheduler knows nothing of it: it was started anew | again |
+//! | begun | no part done for long ([`Verdict::Stuck`]) | again |
+//! | begun | no executor for long ([`Verdict::Nobody`]) | [`Error::Cluster`] |
+//! | begun | the join itself refuses | [`Error::Remote`], of the kind that it has |
+//! | done | an executor gives no answer, is silent for [`SILENCE`], or gives other rows than it should | again |
+//! | any | the caller lets go | the job is cancelled, everything is removed, nobody is told |
+//! | any | [`RUNS`] runs came to nothing | [`Error::Cluster`], with the last reason |
+//!
+//! All this happens in a task of its own that ends when its caller lets go. A job is cancelled only once it has begun, because the scheduler forgets the
+//! cancelling of one that it has still to plan. In every case a job's results are removed from the executors and the parts from the exchange folder. A
+//! server that dies leaves parts behind, in a folder that its next start empties, and a job that its executors finish for nobody and whose results the
+//! scheduler removes after [`RESULTS_KEPT_SECONDS`].
 //!
 //! [`RESULTS_KEPT_SECONDS`]: super::process::RESULTS_KEPT_SECONDS
 
@@ -38,8 +54,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion_proto::logical_plan::AsLogicalPlan as _;
 use datafusion_proto::protobuf::LogicalPlanNode;
-use futures::TryFutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, TryFutureExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tokio::sync::oneshot;
@@ -49,13 +66,18 @@ use super::codec::{EngineCodec, JoinTable};
 use super::error::of_query;
 use super::parts::Parts;
 use super::process::MESSAGE_BYTES;
+use super::process::watch::Verdict;
 use super::work::{JoinWork, open, unspelled};
 use crate::{Error, Result};
 
-/// How often a join runs anew after results were lost.
+/// How often a join is run before it is given up.
 const RUNS: usize = 4;
 /// How often the scheduler is asked how a job goes.
 const ASK_EVERY: Duration = Duration::from_millis(25);
+/// How long a scheduler may plan, and how long it may take to end a job.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+/// How often in a row the scheduler must not know a job that it had begun: for a moment between two states it does not know any.
+const UNKNOWN: usize = 40;
 /// How long the scheduler may take to answer.
 const ANSWER_WITHIN_SECONDS: u64 = 20;
 /// How often, and how far apart, an executor is asked for its results.
@@ -68,6 +90,8 @@ const FETCHED_AT_ONCE: usize = 4;
 
 type Partitions = Vec<Vec<RecordBatch>>;
 type Answer = oneshot::Sender<Result<Partitions>>;
+/// How a job stands; none: the scheduler does not know it.
+type AskStatus<'a> = dyn Fn() -> BoxFuture<'static, Result<Option<Status>>> + Send + Sync + 'a;
 
 /// A cluster, and the folder that it shares with this process.
 #[derive(Debug, Clone)]
@@ -125,36 +149,54 @@ impl Cluster {
             let submit = ExecuteQueryParams { session_id: session.to_owned(), settings: Vec::new(), operation_id: session.to_owned(), query };
             let job = match ask!(execute_query, submit)?.result {
                 Some(Submitted::Success(success)) => success.job_id,
-                other => return Err(self.refused(&format!("{other:?}"))),
+                other => return Err(self.refusal(&format!("{other:?}"))),
             };
-            let located = async {
-                loop {
-                    match ask!(get_job_status, GetJobStatusParams { job_id: job.clone() })?.status.and_then(|status| status.status) {
-                        Some(Status::Successful(done)) => return Ok(done.partition_location),
-                        Some(Status::Failed(failed)) => return Err(self.failed(&failed.error)),
-                        Some(Status::Queued(_) | Status::Running(_)) | None => tokio::time::sleep(ASK_EVERY).await,
-                    }
+            let status = || {
+                let (this, client, asked) = (self.clone(), client.clone(), GetJobStatusParams { job_id: job.clone() });
+                async move {
+                    let answer = client.clone().get_job_status(asked).await.map_err(|status| this.unreachable(&status))?;
+                    Ok(answer.into_inner().status.and_then(|status| status.status))
                 }
+                .boxed()
             };
             let done = tokio::select! {
                 biased;
-                () = answer.closed() => {
-                    let _ = ask!(cancel_job, CancelJobParams { job_id: job.clone() });
-                    Err(Lost::Caller)
-                }
-                done = located.map_err(Lost::Not).and_then(|places| fetch(places, parts.rows).map_err(Lost::Results)) => done,
+                () = answer.closed() => Err(Lost::Caller),
+                done = self.done(&status).and_then(|places| fetch(places, parts.rows).map_err(Lost::Run)) => done,
             };
             // What cannot be said now, the scheduler does by itself later.
-            let _ = ask!(clean_job_data, CleanJobDataParams { job_id: job });
+            if done.is_err() {
+                let _ = tokio::time::timeout(BEGUN_WITHIN, begun(&status)).await;
+                let _ = ask!(cancel_job, CancelJobParams { job_id: job.clone() });
+                let _ = tokio::time::timeout(BEGUN_WITHIN, ended(&status)).await;
+            }
+            let _ = ask!(clean_job_data, CleanJobDataParams { job_id: job.clone() });
             let _ = ask!(remove_session, RemoveSessionParams { session_id: session.to_owned() });
             match done {
                 Ok(joined) => return Ok(joined),
                 Err(Lost::Not(error)) => return Err(error),
                 Err(Lost::Caller) => return Err(Error::Closing),
-                Err(Lost::Results(error)) => last = self.refused(&error),
+                Err(Lost::Run(reason)) => last = self.refused(&format!("{RUNS} runs of the join came to nothing, the last for this: {reason}")),
             }
         }
         Err(last)
+    }
+
+    /// Where the results of a job lie, once it is done.
+    async fn done(&self, status: &AskStatus<'_>) -> Result<Vec<PartitionLocation>, Lost> {
+        let late = |_| Lost::Run(format!("the scheduler did not begin it within {} s", BEGUN_WITHIN.as_secs()));
+        tokio::time::timeout(BEGUN_WITHIN, begun(status)).await.map_err(late)?.map_err(Lost::Not)?;
+        let mut unknown = 0;
+        loop {
+            match status().await.map_err(Lost::Not)? {
+                Some(Status::Successful(done)) => return Ok(done.partition_location),
+                Some(Status::Failed(failed)) => return Err(self.failed(&failed.error)),
+                Some(Status::Queued(_) | Status::Running(_)) => unknown = 0,
+                None if unknown == UNKNOWN => return Err(Lost::Run("the scheduler no longer knows of it, as after a start".to_owned())),
+                None => unknown += 1,
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
     }
 
     fn unreachable(&self, error: &dyn StdError) -> Error {
@@ -171,8 +213,17 @@ impl Cluster {
         Error::Cluster { scheduler: self.scheduler.clone(), reason: reason.to_owned() }
     }
 
-    /// Why a job failed: what the join itself refused keeps its kind.
-    fn failed(&self, reason: &str) -> Error {
+    /// Why a job failed, and whether it will again.
+    fn failed(&self, reason: &str) -> Lost {
+        match Verdict::of(reason) {
+            Some(Verdict::Stuck(_)) => Lost::Run(format!("there was {reason}")),
+            Some(Verdict::Nobody(_)) => Lost::Not(self.refused(&format!("there was {reason}: start one with `anabranch engine executor`"))),
+            None => Lost::Not(self.refusal(reason)),
+        }
+    }
+
+    /// What the join itself refused keeps its kind.
+    fn refusal(&self, reason: &str) -> Error {
         match unspelled(reason) {
             Some((kind, reason)) => Error::Remote { kind, reason },
             None => self.refused(reason),
@@ -229,10 +280,26 @@ fn plan(table: JoinTable) -> Result<Vec<u8>, DataFusionError> {
 enum Lost {
     /// Nobody waits for it any more.
     Caller,
-    /// Results that were there are not any more.
-    Results(String),
+    /// This run came to nothing; another may not.
+    Run(String),
     /// It will not go better next time.
     Not(Error),
+}
+
+/// Until the scheduler has planned a job, or it is over.
+async fn begun(status: &AskStatus<'_>) -> Result<()> {
+    while matches!(status().await?, None | Some(Status::Queued(_))) {
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Until a job is over.
+async fn ended(status: &AskStatus<'_>) -> Result<()> {
+    while matches!(status().await?, Some(Status::Queued(_) | Status::Running(_))) {
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
 }
 
 /// Fetches every partition from where it lies, and sees that no row is missing.

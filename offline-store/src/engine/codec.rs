@@ -5,18 +5,20 @@
 //! ```
 //!
 //! The JSON holds the [`JoinWork`] and the files of the spine's parts: all that reading needs, and nothing of the metadata database. Whatever does not
-//! begin so is Ballista's own. A process refuses what another version of this format sends it, by the number.
+//! begin so is Ballista's own. A process refuses what another version of this format sends it, by the number, as a failed precondition; what is cut
+//! short or damaged is refused as corrupt.
 
 use std::any::Any;
 use std::sync::Arc;
 
+use anabranch_core::ErrorKind;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use async_trait::async_trait;
 use ballista_core::serde::{BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Result, internal_err, plan_err};
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, TableType};
@@ -27,8 +29,9 @@ use datafusion_proto::physical_plan::PhysicalExtensionCodec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::exec::{PointInTimeExec, SpineParts};
+use super::exec::{PointInTimeExec, SpineParts, failed};
 use super::work::JoinWork;
+use crate::Error;
 
 const MAGIC: &[u8; 4] = b"anbj";
 const FORMAT: u8 = 1;
@@ -96,7 +99,7 @@ impl TableProvider for JoinTable {
         let PartFiles { location, files } = self.joining.parts.clone();
         let parts = Arc::new(SpineParts::new(Arc::clone(&self.spine), location, files)?);
         let joined = PointInTimeExec::new(parts, Arc::new(self.joining.work.clone()), None);
-        Ok(Arc::new(joined.map_err(|error| DataFusionError::External(Box::new(error)))?))
+        Ok(Arc::new(joined.map_err(failed)?))
     }
 }
 
@@ -123,7 +126,7 @@ impl LogicalExtensionCodec for EngineCodec {
         let (joining, spine) = decode::<Joining>(Node::Table, buf)?;
         let PartFiles { location, files } = joining.parts;
         let table = JoinTable::new(joining.work, spine, location, files);
-        Ok(Arc::new(table.map_err(|error| DataFusionError::External(Box::new(error)))?))
+        Ok(Arc::new(table.map_err(failed)?))
     }
 
     fn try_encode_table_provider(&self, name: &TableReference, node: Arc<dyn TableProvider>, buf: &mut Vec<u8>) -> Result<()> {
@@ -151,7 +154,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             let (work, _) = decode::<JoinWork>(Node::Join, buf)?;
             let [input] = inputs else { return internal_err!("a join has one input, not {}", inputs.len()) };
             let joined = PointInTimeExec::new(Arc::clone(input), Arc::new(work), None);
-            return Ok(Arc::new(joined.map_err(|error| DataFusionError::External(Box::new(error)))?));
+            return Ok(Arc::new(joined.map_err(failed)?));
         }
         let (parts, spine) = decode::<PartFiles>(Node::Parts, buf)?;
         Ok(Arc::new(SpineParts::new(spine, parts.location, parts.files)?))
@@ -173,7 +176,8 @@ impl PhysicalExtensionCodec for EngineCodec {
 
 fn encode(node: Node, value: &impl Serialize, spine: &SchemaRef, buf: &mut Vec<u8>) -> Result<()> {
     let json = serde_json::to_vec(value).map_err(|error| DataFusionError::External(Box::new(error)))?;
-    let Ok(length) = u32::try_from(json.len()) else { return plan_err!("a join of so many files does not fit a plan: compact the views first") };
+    let many = || failed(Error::Limit { reason: "a join of so many files does not fit a plan: compact the views first".to_owned() });
+    let length = u32::try_from(json.len()).map_err(|_| many())?;
     buf.extend_from_slice(MAGIC);
     buf.extend_from_slice(&[FORMAT, node as u8]);
     buf.extend_from_slice(&length.to_le_bytes());
@@ -183,19 +187,18 @@ fn encode(node: Node, value: &impl Serialize, spine: &SchemaRef, buf: &mut Vec<u
 }
 
 fn decode<T: DeserializeOwned>(node: Node, buf: &[u8]) -> Result<(T, SchemaRef)> {
-    let head = buf.get(..HEAD).unwrap_or_default();
-    match head {
+    let corrupt = |reason: &dyn ToString| failed(Error::corrupt("the plan of a join", reason.to_string()));
+    match buf.get(..HEAD).unwrap_or_default() {
         [_, _, _, _, FORMAT, kind, length @ ..] if *kind == node as u8 => {
             let length = u32::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
-            let (Some(json), Some(schema)) = (buf.get(HEAD..HEAD + length), buf.get(HEAD + length..)) else {
-                return plan_err!("the plan of a join is cut short");
-            };
-            let value = serde_json::from_slice(json).map_err(|error| DataFusionError::Plan(format!("the plan of a join is damaged: {error}")))?;
-            Ok((value, StreamReader::try_new(schema, None)?.schema()))
+            let (json, schema) = buf[HEAD..].split_at_checked(length).ok_or_else(|| corrupt(&"it is cut short"))?;
+            let value = serde_json::from_slice(json).map_err(|error| corrupt(&error))?;
+            Ok((value, StreamReader::try_new(schema, None).map_err(|error| corrupt(&error))?.schema()))
         }
         [_, _, _, _, format, ..] if *format != FORMAT => {
-            plan_err!("the plan of a join has format {format}, and this process reads {FORMAT}: run the same version everywhere")
+            let reason = format!("the plan of a join has format {format}, and this process reads {FORMAT}: run the same version everywhere");
+            Err(failed(Error::Remote { kind: ErrorKind::FailedPrecondition, reason }))
         }
-        _ => plan_err!("the plan of a join is damaged"),
+        _ => Err(corrupt(&"it is something else, or cut short")),
     }
 }

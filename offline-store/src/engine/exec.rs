@@ -191,7 +191,7 @@ impl ExecutionPlan for SpineParts {
 }
 
 /// An error as it travels within a plan of this process, and, by its text, out of another.
-fn failed(error: Error) -> DataFusionError {
+pub(super) fn failed(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(Spelled(error)))
 }
 
