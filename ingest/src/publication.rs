@@ -29,11 +29,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anabranch_core::definition::{Definitions, Role, ViewLayout};
 use anabranch_core::{BranchId, Generation};
-use async_trait::async_trait;
-use bytes::Bytes;
 use anabranch_offline_store::{OfflineStore, ScanRequest, TableName};
 use anabranch_online_store::{Cursor, Incarnation, Layout, Layouts, OnlineStore, Page, ReadGroup, Write, rows_of};
 use anabranch_versioning::{CommitId, RefSpec, Repository};
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
 

@@ -141,9 +141,7 @@ impl Kinded for Error {
             Self::TooLarge { .. } | Self::DiskFull { .. } | Self::OutOfMemory { .. } => ErrorKind::Exhausted,
             Self::NewerFormat { .. } | Self::Locked { .. } => ErrorKind::FailedPrecondition,
             Self::Fingerprint(_) => ErrorKind::Conflict,
-            Self::Layout { .. } | Self::Lost | Self::Stopped { .. } | Self::Timeout { .. } | Self::Storage { .. } => {
-                ErrorKind::Unavailable
-            },
+            Self::Layout { .. } | Self::Lost | Self::Stopped { .. } | Self::Timeout { .. } | Self::Storage { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }

@@ -40,10 +40,10 @@ mod peer;
 use std::fmt;
 use std::sync::Arc;
 
+use ::redis::{Value, cmd};
 use anabranch_core::{Generation, Ids};
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
-use ::redis::{Value, cmd};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 
 use crate::store::check_commit;
@@ -149,7 +149,8 @@ impl RedisOnlineStore {
             }
         }
         let mut asked = vec![false; topology.peers.len()];
-        let marked: Vec<u16> = commands.iter().map(|command| command.slot).filter(|slot| !std::mem::replace(&mut asked[topology.peer(*slot)], true)).collect();
+        let marked: Vec<u16> =
+            commands.iter().map(|command| command.slot).filter(|slot| !std::mem::replace(&mut asked[topology.peer(*slot)], true)).collect();
         for slot in &marked {
             commands.push(Command { slot: *slot, command: cmd("GET").arg(self.cluster.keys.marker(*slot)).take() });
         }

@@ -10,8 +10,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use anabranch_core::Ids;
 use ::redis::{Cmd, Pipeline, Value, cmd};
+use anabranch_core::Ids;
 use futures::future::join_all;
 use tokio::sync::Mutex;
 

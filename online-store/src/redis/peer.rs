@@ -154,7 +154,10 @@ impl Peer {
         }
         let policy = said("maxmemory_policy");
         if policy != "noeviction" {
-            return refuse(format!("Redis at {} evicts rows when its memory is full (maxmemory-policy {policy}): set it to noeviction", self.address));
+            return refuse(format!(
+                "Redis at {} evicts rows when its memory is full (maxmemory-policy {policy}): set it to noeviction",
+                self.address
+            ));
         }
         let replaced = said("master_replid2");
         Ok(Identity {
