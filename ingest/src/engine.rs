@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anabranch_core::{BranchId, Clock, Timestamp};
@@ -23,13 +23,17 @@ use tokio_util::sync::CancellationToken;
 use crate::config::duration;
 use crate::crash::{CrashPoint, CrashPoints};
 use crate::pipeline::{self, BranchName, Context, Pipeline, PipelineStatus};
-use crate::publication::{Publisher, Served};
+use crate::publication::{KeptStore, Publisher, SERVED_BRANCH, Served};
 use crate::token::{Token, Visibility};
 use crate::wal::{NewRecord, PayloadFormat, RecordKind, Wal};
 use crate::{Error, IngestConfig, Result, decode, source};
 
 /// Payloads over this size are looked into off the runtime.
 const INLINE_BYTES: usize = 64 << 10;
+/// How often it is looked whether the online store still has what was published; a lookup that finds a loss says so at once.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a refill waits for what is in no commit yet.
+const REPUBLISH: Duration = Duration::from_secs(30);
 
 /// What ingest works with.
 #[derive(Debug, Clone)]
@@ -131,7 +135,7 @@ impl Ingest {
                 ingest.pipeline(&branch).await?;
             }
         }
-        let task = tokio::spawn(publish_until_done(Arc::clone(&ingest.0.context), ingest.0.cancel.clone()));
+        let task = tokio::spawn(keep_published(Arc::downgrade(&ingest.0), Arc::clone(&ingest.0.context), ingest.0.cancel.clone()));
         *ingest.0.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(ingest)
     }
@@ -190,6 +194,11 @@ impl Ingest {
     /// [`Error::Refilling`] as long as the online store was not filled up to the head once: then nothing can be said to be not found.
     pub fn served(&self) -> Result<Served> {
         self.0.context.publisher.served().ok_or(Error::Refilling)
+    }
+
+    /// The online store as lookups may read it.
+    pub fn kept_store(&self) -> Arc<dyn OnlineStore> {
+        Arc::new(KeptStore { context: Arc::clone(&self.0.context) })
     }
 
     /// Publishes whatever the served branch has and the online store has not, as after a head move that ingest did not make.
@@ -415,20 +424,35 @@ async fn count_rows(format: PayloadFormat, payload: Bytes) -> Result<u32> {
     tokio::task::spawn_blocking(move || decode::count_rows(format, &payload)).await.map_err(|_| Error::Closing)?
 }
 
-/// Brings the online store up to the head once; from then on whoever moves the head does it.
-async fn publish_until_done(context: Arc<Context>, cancel: CancellationToken) {
-    let mut pause = Duration::from_millis(50);
+/// Brings the online store up to the head once, and again whenever it lost what it held; between, whoever moves the head does it.
+async fn keep_published(ingest: Weak<Inner>, context: Arc<Context>, cancel: CancellationToken) {
     loop {
-        let published = tokio::select! {
-            () = cancel.cancelled() => return,
-            published = context.publisher.publish() => published,
-        };
-        let Err(error) = published else { return };
-        tracing::warn!(%error, "the online store cannot be brought up to the head and answers for nothing until it is");
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = publish_until_done(&context) => {}
         }
+        let lost = async {
+            while context.publisher.is_kept().await.unwrap_or(true) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            tracing::warn!("the online store lost what it held: it is filled again from history, and answers for nothing until it is");
+            // What is in no commit is written again by its pipeline, which looks before it commits.
+            if let Some(ingest) = ingest.upgrade().map(Ingest) {
+                let _ = tokio::time::timeout(REPUBLISH, ingest.flush(SERVED_BRANCH)).await;
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = lost => {}
+        }
+    }
+}
+
+async fn publish_until_done(context: &Context) {
+    let mut pause = Duration::from_millis(50);
+    while let Err(error) = context.publisher.publish().await {
+        tracing::warn!(%error, "the online store cannot be brought up to the head and answers for nothing until it is");
+        tokio::time::sleep(pause).await;
         pause = (pause * 2).min(duration(context.config.retry_every));
     }
 }

@@ -15,6 +15,9 @@
 //! (a load, a merge, an apply or a crash came between), the files in between are published first. An advance never overtakes its rows: the store keeps
 //! that order through a loss of power.
 //!
+//! Both name the store's incarnation: where it became another one, its rows are lost, it answers for no commit, and [`KeptStore`] refuses lookups until
+//! all of history is published again. The pipeline writes again what is in no commit yet.
+//!
 //! A generation without a commit is one that was never filled, or whose store was lost: it is filled from all of history, and until then lookups are told
 //! that it is unavailable, never that a key is not found.
 //!
@@ -27,8 +30,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anabranch_core::definition::{Definitions, Role, ViewLayout};
 use anabranch_core::{BranchId, Generation};
 use anabranch_offline_store::{OfflineStore, ScanRequest, TableName};
-use anabranch_online_store::{Layout, Layouts, OnlineStore, rows_of};
+use anabranch_online_store::{Cursor, Incarnation, Layout, Layouts, OnlineStore, Page, ReadGroup, Write, rows_of};
 use anabranch_versioning::{CommitId, RefSpec, Repository};
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::sync::Mutex;
 
@@ -62,6 +67,8 @@ pub struct Served {
     pub definitions: Arc<Definitions>,
     /// The views.
     pub views: Arc<BTreeMap<String, ServedView>>,
+    /// What the online store was when their rows were published.
+    pub incarnation: Incarnation,
 }
 
 /// Publishes what is committed on the served branch.
@@ -124,17 +131,24 @@ impl Publisher {
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(served);
     }
 
-    /// Moves the generations on to a commit of which every row that `previous` lacks is online already.
-    pub(crate) async fn committed(&self, previous: &CommitId, commit: &CommitId) -> Result<()> {
+    /// Whether the online store still is what the served views were published to; true where nothing is served yet.
+    pub(crate) async fn is_kept(&self) -> Result<bool> {
+        let served = self.served_incarnation();
+        Ok(served.is_none() || served == Some(self.online.incarnation().await.map_err(online)?))
+    }
+
+    fn served_incarnation(&self) -> Option<Incarnation> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|served| served.incarnation)
+    }
+
+    /// Moves the generations on to a commit of which every row that `previous` lacks was written online under an incarnation.
+    pub(crate) async fn committed(&self, previous: &CommitId, commit: &CommitId, wrote: Incarnation) -> Result<()> {
         {
             // Whoever publishes now takes this commit along; a stream must not wait for a large load.
             let Ok(_turn) = self.turn.try_lock() else { return Ok(()) };
             // Nothing is served yet: whoever fills the store for the first time goes on until it has reached the head.
             let Some(served) = self.served() else { return Ok(()) };
-            if served.commit == *previous {
-                for view in served.views.values() {
-                    self.online.advance(view.generation, commit.as_bytes()).await.map_err(online)?;
-                }
+            if served.commit == *previous && served.incarnation == wrote && self.advance(&served.views, commit, wrote).await? {
                 self.set_served(Served { commit: *commit, ..served });
                 return Ok(());
             }
@@ -142,19 +156,31 @@ impl Publisher {
         self.publish().await
     }
 
+    /// Says of every view which commit it answers for; false where the store is another incarnation by now.
+    async fn advance(&self, views: &BTreeMap<String, ServedView>, commit: &CommitId, incarnation: Incarnation) -> Result<bool> {
+        for view in views.values() {
+            match self.online.advance(view.generation, commit.as_bytes(), incarnation).await {
+                Err(anabranch_online_store::Error::Lost) => return Ok(false),
+                advanced => advanced.map_err(online)?,
+            }
+        }
+        Ok(true)
+    }
+
     /// Publishes whatever the head has and the generations do not.
     pub(crate) async fn publish(&self) -> Result<()> {
         let _turn = self.turn.lock().await;
         loop {
             let branch = self.repository.branch(SERVED_BRANCH).await.map_err(versioning)?;
-            if self.served().is_some_and(|served| served.commit == branch.head) {
+            let incarnation = self.online.incarnation().await.map_err(online)?;
+            if self.served().is_some_and(|served| served.commit == branch.head && served.incarnation == incarnation) {
                 return Ok(());
             }
-            self.publish_head(branch.id, branch.head).await?;
+            self.publish_head(branch.id, branch.head, incarnation).await?;
         }
     }
 
-    async fn publish_head(&self, branch: BranchId, head: CommitId) -> Result<()> {
+    async fn publish_head(&self, branch: BranchId, head: CommitId, incarnation: Incarnation) -> Result<()> {
         let definitions = anabranch_registry::load(&self.repository, &head).await.map_err(|error| Error::below("publishing", error))?;
         let mut views = BTreeMap::new();
         for view in definitions.views() {
@@ -166,10 +192,9 @@ impl Publisher {
             views.insert(view.name.clone(), served);
         }
         self.crash.reach(CrashPoint::FilesPublished);
-        for view in views.values() {
-            self.online.advance(view.generation, head.as_bytes()).await.map_err(online)?;
+        if self.advance(&views, &head, incarnation).await? {
+            self.set_served(Served { commit: head, definitions: Arc::new(definitions), views: Arc::new(views), incarnation });
         }
-        self.set_served(Served { commit: head, definitions: Arc::new(definitions), views: Arc::new(views) });
         Ok(())
     }
 
@@ -245,5 +270,52 @@ impl Publisher {
             targets.insert(layout.name().to_owned(), ServedView { layout: Arc::clone(layout), generation, packed });
         }
         Ok(targets)
+    }
+}
+
+/// The online store as lookups may read it: what is served, or [`anabranch_online_store::Error::Lost`] while what the store lost is filled again.
+#[derive(Debug)]
+pub(crate) struct KeptStore {
+    pub(crate) context: Arc<crate::pipeline::Context>,
+}
+
+#[async_trait]
+impl OnlineStore for KeptStore {
+    async fn write(&self, rows: &[Write]) -> anabranch_online_store::Result<()> {
+        self.context.online.write(rows).await
+    }
+
+    async fn read(&self, groups: &[ReadGroup<'_>]) -> anabranch_online_store::Result<Vec<Option<Bytes>>> {
+        // Looked at before the read, lest a refill that ends behind it vouches for what was not there yet.
+        let served = self.context.publisher.served_incarnation();
+        let rows = self.context.online.read(groups).await?;
+        if served.is_some() && served != Some(self.context.online.incarnation().await?) {
+            return Err(anabranch_online_store::Error::Lost);
+        }
+        Ok(rows)
+    }
+
+    async fn sync(&self) -> anabranch_online_store::Result<()> {
+        self.context.online.sync().await
+    }
+
+    async fn published_to(&self, generation: Generation) -> anabranch_online_store::Result<Option<Bytes>> {
+        self.context.online.published_to(generation).await
+    }
+
+    async fn advance(&self, generation: Generation, commit: &[u8], incarnation: Incarnation) -> anabranch_online_store::Result<()> {
+        self.context.online.advance(generation, commit, incarnation).await
+    }
+
+    async fn incarnation(&self) -> anabranch_online_store::Result<Incarnation> {
+        self.context.online.incarnation().await
+    }
+
+    async fn drop_generation(&self, generation: Generation) -> anabranch_online_store::Result<()> {
+        self.context.online.drop_generation(generation).await
+    }
+
+    async fn scan(&self, generation: Generation, after: Option<&Cursor>, limit: usize) -> anabranch_online_store::Result<Page> {
+        self.context.online.scan(generation, after, limit).await
     }
 }

@@ -1,4 +1,6 @@
-//! Settings of the embedded store.
+//! Settings of the stores.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,98 @@ impl EmbeddedConfig {
     }
 }
 
+/// Settings of the store on Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// Where it is.
+    pub url: RedisUrl,
+    /// What the names of all keys begin with: 1 to 160 letters, digits and `_ - . :`.
+    pub prefix: String,
+    /// How long a lookup may take.
+    pub lookup_timeout_ms: u64,
+    /// How long a write, or one round of anything else, may take.
+    pub timeout_ms: u64,
+}
+
+/// `redis://[user][:password@]host:port[,host:port…][/database]`; several hosts are nodes of one cluster. Its `Debug` does not show the password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RedisUrl(pub String);
+
+impl Default for RedisUrl {
+    fn default() -> Self {
+        Self("redis://127.0.0.1:6379".to_owned())
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parts() {
+            Ok(parts) => write!(f, "redis://{}", parts.hosts.join(",")),
+            Err(_) => f.write_str("redis://…"),
+        }
+    }
+}
+
+/// A URL in its parts.
+#[derive(Debug)]
+pub(crate) struct RedisUrlParts {
+    /// User and password with what separates them from the host; empty without.
+    pub(crate) user: String,
+    /// Hosts with their ports.
+    pub(crate) hosts: Vec<String>,
+    /// The number of the database behind its slash; empty without.
+    pub(crate) database: String,
+}
+
+impl RedisUrl {
+    pub(crate) fn parts(&self) -> Result<RedisUrlParts> {
+        // The URL is not repeated: it may hold a password.
+        let refuse = |reason: &str| Error::Config { setting: "redis.url", reason: reason.to_owned() };
+        let rest = self.0.strip_prefix("redis://").ok_or_else(|| refuse("it does not begin with redis:// (TLS is not supported)"))?;
+        let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(user, _)| rest.split_at(user.len() + 1));
+        let (hosts, database) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let hosts: Vec<_> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
+        let is_host = |host: &String| host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok());
+        if !hosts.iter().all(is_host) {
+            return Err(refuse("write redis://HOST:PORT, and further nodes of a cluster as ,HOST:PORT"));
+        }
+        if !matches!(database, "" | "/") && database[1..].parse::<u16>().is_err() {
+            return Err(refuse("behind the slash stands the number of a database"));
+        }
+        Ok(RedisUrlParts { user: user.to_owned(), hosts, database: database.to_owned() })
+    }
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self { url: RedisUrl::default(), prefix: "anabranch".to_owned(), lookup_timeout_ms: 1_000, timeout_ms: 10_000 }
+    }
+}
+
+impl RedisConfig {
+    /// Checks every setting against its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first that is out of it.
+    pub fn validate(&self) -> Result<()> {
+        self.url.parts()?;
+        let refuse = |setting, reason: &str| Err(Error::Config { setting, reason: reason.to_owned() });
+        let known = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+        if !(1..=160).contains(&self.prefix.len()) || !self.prefix.chars().all(known) {
+            return refuse("redis.prefix", "it must be 1 to 160 letters, digits and _ - . :");
+        }
+        if self.lookup_timeout_ms == 0 {
+            return refuse("redis.lookup_timeout_ms", "0 is less than 1");
+        }
+        if self.timeout_ms < self.lookup_timeout_ms {
+            return refuse("redis.timeout_ms", "it is less than lookup_timeout_ms");
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +158,25 @@ mod tests {
         let error = EmbeddedConfig { journal_bytes: 1, ..EmbeddedConfig::default() }.validate().unwrap_err();
         assert!(error.to_string().contains("journal_bytes"), "{error}");
         assert!(serde_json::from_str::<EmbeddedConfig>(r#"{"hot_byte": 1}"#).is_err());
+    }
+
+    #[test]
+    fn a_redis_url_is_taken_apart_and_its_password_is_not_shown() {
+        let url = RedisUrl("redis://ada:s%40ecret@h1:1,h2:2/3".to_owned());
+        let parts = url.parts().unwrap();
+        assert_eq!((&*parts.user, parts.hosts.as_slice(), &*parts.database), ("ada:s%40ecret@", &["h1:1".to_owned(), "h2:2".to_owned()][..], "/3"));
+        assert_eq!(format!("{url:?}"), "redis://h1:1,h2:2");
+        RedisConfig::default().validate().unwrap();
+        for wrong in ["", "rediss://h:1", "redis://h", "redis://h:1,", "redis://:1", "redis://h:1/x", "redis://u:secret@h:port"] {
+            let error = RedisConfig { url: RedisUrl(wrong.to_owned()), ..RedisConfig::default() }.validate().unwrap_err().to_string();
+            assert!(error.contains("redis.url") && !error.contains("secret"), "{wrong}: {error}");
+        }
+        for (setting, wrong) in [
+            ("redis.prefix", RedisConfig { prefix: "a*".to_owned(), ..RedisConfig::default() }),
+            ("redis.lookup_timeout_ms", RedisConfig { lookup_timeout_ms: 0, ..RedisConfig::default() }),
+            ("redis.timeout_ms", RedisConfig { timeout_ms: 1, ..RedisConfig::default() }),
+        ] {
+            assert!(wrong.validate().unwrap_err().to_string().contains(setting));
+        }
     }
 }

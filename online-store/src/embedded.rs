@@ -125,8 +125,11 @@ impl OnlineStore for EmbeddedOnlineStore {
         self.blocking("read", move |tree| tree.published_to(generation)).await
     }
 
-    async fn advance(&self, generation: Generation, commit: &[u8]) -> Result<()> {
+    async fn advance(&self, generation: Generation, commit: &[u8], incarnation: Incarnation) -> Result<()> {
         check_commit(commit)?;
+        if incarnation != self.tree.incarnation() {
+            return Err(Error::Lost);
+        }
         let commit = commit.to_vec();
         self.blocking("advance", move |tree| tree.advance(generation, &commit)).await
     }

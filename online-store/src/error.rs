@@ -98,6 +98,16 @@ pub enum Error {
         #[source]
         source: Option<Cause>,
     },
+    /// The memory of the server beneath is full. Some rows of the request may have been written.
+    #[error("the online store has no memory left: give Redis more (maxmemory) and retry")]
+    OutOfMemory {
+        /// What Redis said.
+        #[source]
+        source: Cause,
+    },
+    /// The store lost what it held since the caller looked: it is another incarnation now.
+    #[error("the online store lost what it held and is filled again from history: retry later")]
+    Lost,
     /// A write failed beneath the store, which takes no more of them until it is opened again.
     #[error("the online store in {} takes no writes since one failed beneath it: restart the server", path.display())]
     Stopped {
@@ -128,10 +138,10 @@ impl Kinded for Error {
         match self {
             Self::Core(error) => error.kind(),
             Self::Batch { .. } | Self::Config { .. } | Self::KeyColumn { .. } | Self::InvalidLayout(_) => ErrorKind::InvalidArgument,
-            Self::TooLarge { .. } | Self::DiskFull { .. } => ErrorKind::Exhausted,
+            Self::TooLarge { .. } | Self::DiskFull { .. } | Self::OutOfMemory { .. } => ErrorKind::Exhausted,
             Self::NewerFormat { .. } | Self::Locked { .. } => ErrorKind::FailedPrecondition,
             Self::Fingerprint(_) => ErrorKind::Conflict,
-            Self::Layout { .. } | Self::Stopped { .. } | Self::Timeout { .. } | Self::Storage { .. } => ErrorKind::Unavailable,
+            Self::Layout { .. } | Self::Lost | Self::Stopped { .. } | Self::Timeout { .. } | Self::Storage { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }

@@ -1,7 +1,7 @@
 //! Latest values: the packed row, the stores that keep the greatest row of each entity, and the lookup that serves them.
 //!
 //! In reading order: [`layout`] (which fields a row holds), [`row`] (its bytes), [`publish`] (from a table's batch to packed rows), [`store`] (the
-//! contract of every store), [`memory`] (the reference), [`config`] and [`embedded`] (the default store), [`lookup`] (serving: keys in, columns and
+//! contract of every store), [`memory`] (the reference), [`config`], [`embedded`] (the default store) and [`redis`], [`lookup`] (serving: keys in, columns and
 //! statuses out), [`testkit`] (the laws that every store keeps).
 //!
 //! What a store holds of one view on one branch lies under a generation. The law: for each entity a generation holds the row that is last in the
@@ -15,16 +15,18 @@ pub mod layout;
 pub mod lookup;
 pub mod memory;
 pub mod publish;
+pub mod redis;
 pub mod row;
 pub mod store;
 pub mod testkit;
 
-pub use config::EmbeddedConfig;
+pub use config::{EmbeddedConfig, RedisConfig, RedisUrl};
 pub use embedded::EmbeddedOnlineStore;
 pub use error::{Error, Result};
 pub use layout::{Layout, Layouts};
 pub use lookup::{Answer, Found, KeyColumn, Lookup, LookupKeys, Status, Target, ViewAnswer};
 pub use memory::MemoryOnlineStore;
 pub use publish::rows_of;
+pub use redis::RedisOnlineStore;
 pub use row::{ColumnSink, MAX_ROW_BYTES, PackedRow, RowEncoder, RowReader};
 pub use store::{Cursor, Incarnation, MAX_COMMIT_BYTES, MAX_KEY_BYTES, OnlineStore, OnlineStoreExt, Page, ReadGroup, Write};

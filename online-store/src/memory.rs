@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::store::check_commit;
-use crate::{Cursor, Incarnation, OnlineStore, Page, ReadGroup, Result, Write};
+use crate::{Cursor, Error, Incarnation, OnlineStore, Page, ReadGroup, Result, Write};
 
 /// Keeps everything in memory.
 #[derive(Debug)]
@@ -99,9 +99,12 @@ impl OnlineStore for MemoryOnlineStore {
         Ok(self.state().published.get(&generation).cloned())
     }
 
-    async fn advance(&self, generation: Generation, commit: &[u8]) -> Result<()> {
+    async fn advance(&self, generation: Generation, commit: &[u8], incarnation: Incarnation) -> Result<()> {
         check_commit(commit)?;
         let mut state = self.state();
+        if incarnation != state.incarnation {
+            return Err(Error::Lost);
+        }
         let before = state.published.insert(generation, Bytes::copy_from_slice(commit));
         state.undo.push(Undo::Published(generation, before));
         Ok(())

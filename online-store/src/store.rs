@@ -34,6 +34,10 @@ pub const MAX_COMMIT_BYTES: usize = 64;
 /// [`OnlineStore::sync`] survives loss of power once that call has returned. What was not synced may be lost, but never so that an advance survives
 /// which a row written before it does not. A store that cannot promise this changes its incarnation when it loses anything.
 ///
+/// **Loss.** What was advanced under one incarnation is not answered for under another: a store that lost anything knows no commits. A caller that looks
+/// at the incarnation before it writes rows, syncs, and looks again knows by equality that the rows are there; one that looks after a read knows whether
+/// what it did not find was lost.
+///
 /// **Time.** Every call ends within a limit that the store is configured with, and is an error of kind `unavailable` where it would not.
 #[async_trait]
 pub trait OnlineStore: Send + Sync + fmt::Debug + 'static {
@@ -55,13 +59,16 @@ pub trait OnlineStore: Send + Sync + fmt::Debug + 'static {
     /// The commit that a generation answers for; `None` for a generation that was never advanced.
     async fn published_to(&self, generation: Generation) -> Result<Option<Bytes>>;
 
-    /// Says which commit a generation answers for from now on. Only the one who publishes to a generation advances it, after it wrote the rows.
+    /// Says which commit a generation answers for from now on. Only the one who publishes to a generation advances it, after it wrote the rows under
+    /// the incarnation that it names.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where the name of the commit is longer than [`MAX_COMMIT_BYTES`].
-    async fn advance(&self, generation: Generation, commit: &[u8]) -> Result<()>;
+    /// [`Error::TooLarge`] where the name of the commit is longer than [`MAX_COMMIT_BYTES`]; [`Error::Lost`] where the store is another incarnation by
+    /// now. Should it become one meanwhile, the generation answers for no commit.
+    async fn advance(&self, generation: Generation, commit: &[u8], incarnation: Incarnation) -> Result<()>;
 
-    /// Names the content: a random number given to an empty store, another one after a loss of what was said to be durable.
+    /// Names the content: a random number given to an empty store, another one after a loss of what was said to be durable. It is the one that the last
+    /// call that reached the store found, so that asking costs nothing; after [`OnlineStore::sync`] it is the store's own.
     async fn incarnation(&self) -> Result<Incarnation>;
 
     /// Forgets a generation: first the commit that it answers for, then its rows. Nobody may write to it meanwhile. After a crash it is repeated.

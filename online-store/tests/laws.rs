@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_core::{EntityKey, Generation, RandomIds};
+use anabranch_online_store::testkit::redis::{DURABLE, TestRedis};
 use anabranch_online_store::testkit::{StoreUnderTest, entity, every_law, order, write};
-use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, MemoryOnlineStore, OnlineStore, OnlineStoreExt, Write};
+use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, MemoryOnlineStore, OnlineStore, OnlineStoreExt, RedisOnlineStore, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -152,10 +153,20 @@ fn stores_hold_the_greatest_row_of_each_entity_whatever_the_interleaving() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let memory: Arc<dyn OnlineStore> = Arc::new(MemoryOnlineStore::new(&RandomIds::seeded(1)));
     let embedded = tokio::sync::Mutex::new(runtime.block_on(Embedded::new(64 * 600)));
+    let server = std::sync::Mutex::new(TestRedis::start(DURABLE));
+    let config = server.lock().unwrap().config();
+    let redis: Arc<dyn OnlineStore> = Arc::new(runtime.block_on(RedisOnlineStore::open(&config, Arc::new(RandomIds::seeded(2)))).unwrap());
     let cases = AtomicU64::new(100);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) });
     let result = runner.run(&(history(), proptest::bool::weighted(0.05)), |(batches, reopen)| {
         let base = cases.fetch_add(1, Ordering::Relaxed) * 10;
+        runtime.block_on(apply(&redis, base, &batches));
+        if reopen {
+            let mut server = server.lock().unwrap();
+            server.kill();
+            server.run();
+        }
+        let on_redis = runtime.block_on(held(&*redis, base));
         let (in_memory, in_folder) = runtime.block_on(async {
             apply(&memory, base, &batches).await;
             let mut embedded = embedded.lock().await;
@@ -169,6 +180,7 @@ fn stores_hold_the_greatest_row_of_each_entity_whatever_the_interleaving() {
         let expected = greatest(&batches);
         prop_assert_eq!(&in_memory, &expected);
         prop_assert_eq!(&in_folder, &expected);
+        prop_assert_eq!(&on_redis, &expected);
         Ok(())
     });
     result.unwrap();

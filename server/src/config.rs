@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anabranch_core::Span;
 use anabranch_offline_store::engine::EngineKind;
+use anabranch_online_store::RedisConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -103,8 +104,22 @@ pub struct IngestConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OnlineConfig {
-    /// How much memory it may use.
+    /// Where it is.
+    pub backend: OnlineBackend,
+    /// How much memory the embedded store may use.
     pub memory_bytes: u64,
+    /// The store on Redis.
+    pub redis: RedisConfig,
+}
+
+/// Where the online store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnlineBackend {
+    /// In the data folder.
+    Embedded,
+    /// On Redis.
+    Redis,
 }
 
 /// Where joins and queries run.
@@ -227,7 +242,7 @@ impl Default for IngestConfig {
 
 impl Default for OnlineConfig {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20 }
+        Self { backend: OnlineBackend::Embedded, memory_bytes: 256 << 20, redis: RedisConfig::default() }
     }
 }
 
@@ -343,6 +358,7 @@ impl Config {
         if !(Span::seconds(1)..=Span::seconds(300)).contains(&self.metadata.lease_ttl) {
             return refuse("metadata.lease_ttl", "is not between 1s and 5m");
         }
+        self.online.redis.validate().map_err(|error| Error::Config(format!("online: {error}")))?;
         let scheduler = &self.engine.scheduler;
         if self.engine.kind == EngineKind::Ballista && scheduler.is_empty() {
             return refuse("engine.scheduler", "is empty, and engine.kind is ballista: give the host and port of the scheduler");
@@ -467,7 +483,19 @@ mod tests {
         assert!(said(Config::load(None, [], &env(&[("engine.scheduler", "http://h")]))).contains("HOST:PORT"));
         assert!(said(Config::load(None, [], &env(&[("engine.kind", "spark")]))).contains("spark"));
         assert!(said(Config::load(None, [], &env(&[("metadata.lease_ttl", "1h")]))).contains("metadata.lease_ttl"));
+        assert!(said(Config::load(None, [], &env(&[("online.backend", "dynamo")]))).contains("dynamo"));
+        let odd = said(Config::load(None, [], &env(&[("online.redis.url", "rediss://ada:secret@h:1")])));
+        assert!(odd.contains("online") && odd.contains("redis.url") && odd.contains("TLS") && !odd.contains("secret"), "{odd}");
+        assert!(said(Config::load(None, [], &env(&[("online.redis.prefix", "a b")]))).contains("redis.prefix"));
         assert!(said(Config::load(Some(&folder.path().join("none.toml")), [], &[])).contains("none.toml"));
+    }
+
+    #[test]
+    fn the_store_on_redis_is_chosen_by_flags_and_environment_and_its_password_is_not_shown() {
+        let environment = env(&[("ANABRANCH_ONLINE_BACKEND", "redis"), ("ANABRANCH_ONLINE_REDIS_URL", "redis://:secret@h1:1,h2:2")]);
+        let config = Config::load(None, environment, &env(&[("online.redis.lookup_timeout_ms", "50")])).unwrap();
+        assert_eq!((config.online.backend, config.online.redis.lookup_timeout_ms), (OnlineBackend::Redis, 50));
+        assert!(!format!("{config:?}").contains("secret"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anabranch_core::Timestamp;
 use anabranch_offline_store::{TableName, TableRows};
+use anabranch_online_store::Incarnation;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
@@ -33,13 +34,15 @@ pub(super) struct Buffer {
     /// The position behind the last row.
     pub(super) next: u64,
     pub(super) last_arrival: Timestamp,
+    /// What the online store was before the first of them was written to it; none where none was.
+    pub(super) incarnation: Option<Incarnation>,
     /// When the first row came; by the runtime's clock.
     pub(super) since: Option<tokio::time::Instant>,
 }
 
 impl Buffer {
     pub(super) fn new(next: u64, last_arrival: Timestamp) -> Self {
-        Self { views: BTreeMap::new(), rows: 0, refused: 0, bytes: 0, next, last_arrival, since: None }
+        Self { views: BTreeMap::new(), rows: 0, refused: 0, bytes: 0, next, last_arrival, incarnation: None, since: None }
     }
 
     pub(super) fn add_rows(&mut self, view: &str, rows: RecordBatch) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anabranch_core::definition::DefinitionDigest;
 use anabranch_core::{BranchId, SourceId};
 use anabranch_offline_store::{Append, OfflineStore, TableName, quarantine_shape};
-use anabranch_online_store::{Write, rows_of};
+use anabranch_online_store::{Incarnation, Write, rows_of};
 use anabranch_versioning::{Change, CommitId, CommitRequest, Expect, MetadataWrite, Read, Repository};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -166,6 +166,8 @@ enum Outcome {
     Done,
     /// The offset at the head is not ours any more.
     Moved,
+    /// The online store lost rows that are in no commit yet.
+    Lost,
 }
 
 impl Worker {
@@ -233,7 +235,7 @@ impl Worker {
         self.context.crash.reach(CrashPoint::Judged);
         if !batch.writes.is_empty() {
             // The reader has moved on; should this fail, it is set back.
-            if let Err(error) = self.context.online.write(&batch.writes).await {
+            if let Err(error) = self.write_online(&batch.writes).await {
                 self.state.reader = None;
                 return Err(Error::below("writing online", error));
             }
@@ -250,6 +252,13 @@ impl Worker {
         buffer.since.get_or_insert_with(Instant::now);
         self.progress.send_modify(|progress| progress.online = batch.next);
         Ok(())
+    }
+
+    async fn write_online(&mut self, rows: &[Write]) -> anabranch_online_store::Result<()> {
+        if self.state.buffer.incarnation.is_none() {
+            self.state.buffer.incarnation = Some(self.context.online.incarnation().await?);
+        }
+        self.context.online.write(rows).await
     }
 
     /// Reads, decodes, judges and packs, off the runtime.
@@ -281,14 +290,28 @@ impl Worker {
                     tracing::warn!(branch = %self.branch.name, source = %self.wal.source(), "the offset was moved by another; beginning again from it");
                     return self.reload_until_done().await;
                 }
+                Ok(Outcome::Lost) => {
+                    tracing::warn!(branch = %self.branch.name, source = %self.wal.source(), "the online store lost rows that are in no commit; writing them again");
+                    let upto = self.state.buffer.next;
+                    self.reload_until_done().await;
+                    while self.state.buffer.next < upto {
+                        self.step_until_done().await;
+                    }
+                }
                 Err(error) => pause = self.ill("committing rows", &error, pause).await,
             }
         }
     }
 
     async fn commit(&mut self) -> Result<Outcome> {
+        let mut wrote = None;
         if self.branch.is_served() {
-            self.context.online.sync().await.map_err(|error| Error::below("syncing the online store", error))?;
+            let syncing = |error| Error::below("syncing the online store", error);
+            self.context.online.sync().await.map_err(syncing)?;
+            wrote = Some(self.context.online.incarnation().await.map_err(syncing)?);
+            if self.state.buffer.incarnation.is_some() && self.state.buffer.incarnation != wrote {
+                return Ok(Outcome::Lost);
+            }
         }
         self.context.crash.reach(CrashPoint::OnlineSynced);
         ensure_quarantine(&self.context.offline, &self.context.repository, &self.branch.name, &self.state.buffer.quarantines()).await?;
@@ -320,14 +343,14 @@ impl Worker {
         self.state.offset = new;
         self.state.buffer = Buffer::new(new.next, new.last_arrival);
         self.progress.send_modify(|progress| (progress.committed, progress.commit) = (new.next, Some(committed.commit)));
-        self.follow_up(&committed.previous, &committed.commit).await;
+        self.follow_up(&committed.previous, &committed.commit, wrote).await;
         Ok(Outcome::Done)
     }
 
     /// What follows a commit and may be made up for later.
-    async fn follow_up(&self, previous: &CommitId, commit: &CommitId) {
-        if self.branch.is_served()
-            && let Err(error) = self.context.publisher.committed(previous, commit).await
+    async fn follow_up(&self, previous: &CommitId, commit: &CommitId, wrote: Option<Incarnation>) {
+        if let Some(wrote) = wrote
+            && let Err(error) = self.context.publisher.committed(previous, commit, wrote).await
         {
             tracing::warn!(%error, "the online generations were not moved on; the next commit will do it");
         }

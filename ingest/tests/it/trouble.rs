@@ -46,9 +46,9 @@ impl OnlineStore for Flaky {
     async fn published_to(&self, generation: Generation) -> anabranch_online_store::Result<Option<Bytes>> {
         self.inner.published_to(generation).await
     }
-    async fn advance(&self, generation: Generation, commit: &[u8]) -> anabranch_online_store::Result<()> {
+    async fn advance(&self, generation: Generation, commit: &[u8], incarnation: Incarnation) -> anabranch_online_store::Result<()> {
         self.check()?;
-        self.inner.advance(generation, commit).await
+        self.inner.advance(generation, commit, incarnation).await
     }
     async fn incarnation(&self) -> anabranch_online_store::Result<Incarnation> {
         self.inner.incarnation().await

@@ -62,7 +62,7 @@ async fn a_nearly_full_disk_refuses_writes_before_the_tree_meets_it_and_reads_go
     let store = EmbeddedOnlineStore::open(folder.path(), &full, &RandomIds::from_os()).await.unwrap();
     let error = store.write(&[write(G, 1, at(2), b"x"), write(G, 2, at(2), b"x")]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
-    assert_eq!(store.advance(G, b"c").await.unwrap_err().kind(), ErrorKind::Exhausted);
+    assert_eq!(store.advance(G, b"c", store.incarnation().await.unwrap()).await.unwrap_err().kind(), ErrorKind::Exhausted);
     assert_eq!(store.get(G, &entity(1)).await.unwrap(), Some(row(at(1), b"x")));
     assert_eq!(store.get(G, &entity(2)).await.unwrap(), None);
     // A replay of what is held needs no space.

@@ -8,7 +8,7 @@ use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
 use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
-use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore};
+use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore, RedisConfig, RedisOnlineStore};
 use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
     CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on,
@@ -16,7 +16,7 @@ use anabranch_versioning::{
 
 use super::definitions::DefinitionsCache;
 use super::online::Lookups;
-use crate::config::Config;
+use crate::config::{Config, OnlineBackend};
 use crate::error::Result;
 use crate::folder::RepositoryFolder;
 
@@ -55,7 +55,7 @@ impl Repo {
         let locations = Locations::local(&folder.objects)?;
         let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
         let offline = OfflineStore::new(repository, objects, locations, Arc::clone(&clock), ids.clone(), options);
-        let online: Arc<dyn OnlineStore> = Arc::new(EmbeddedOnlineStore::open(&folder.online, &online_config(config), ids.as_ref()).await?);
+        let online = online_store(name, folder, config, versions.metadata().as_ref(), ids.clone()).await?;
         let layouts = Arc::new(Layouts::new());
         let parts = IngestParts {
             repository: Arc::clone(&versions),
@@ -72,6 +72,7 @@ impl Repo {
         let _ = tokio::time::timeout(FIRST_PUBLICATION, ingest.publish()).await;
         let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
         let compaction = tokio::sync::Mutex::default();
+        let online = ingest.kept_store();
         Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, compaction, sqlite, drain: config.drain })
     }
 
@@ -136,7 +137,26 @@ fn ingest_config(config: &Config) -> IngestConfig {
     }
 }
 
-fn online_config(config: &Config) -> EmbeddedConfig {
+async fn online_store(
+    name: &str,
+    folder: &RepositoryFolder,
+    config: &Config,
+    metadata: &dyn MetadataStore,
+    ids: Arc<dyn Ids>,
+) -> Result<Arc<dyn OnlineStore>> {
+    Ok(match config.online.backend {
+        OnlineBackend::Embedded => Arc::new(EmbeddedOnlineStore::open(&folder.online, &embedded_config(config), ids.as_ref()).await?),
+        OnlineBackend::Redis => {
+            let redis = &config.online.redis;
+            // Rows belong to the metadata database that numbers their generations: another one, or one that was restored, begins with none.
+            let database = format!("{:032x}", metadata.incarnation().await?);
+            let redis = RedisConfig { prefix: format!("{}:{name}:{}", redis.prefix, &database[..12]), ..redis.clone() };
+            Arc::new(RedisOnlineStore::open(&redis, ids).await?)
+        }
+    })
+}
+
+fn embedded_config(config: &Config) -> EmbeddedConfig {
     // Rows take what the cache of blocks and the tables not yet written leave.
     let defaults = EmbeddedConfig::default();
     let beside = defaults.block_cache_bytes + defaults.memtable_bytes;

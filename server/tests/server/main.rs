@@ -9,6 +9,7 @@ mod datasets;
 mod fetching;
 mod life;
 mod objects;
+mod redis;
 mod refusals;
 mod rows;
 mod saved_datasets;

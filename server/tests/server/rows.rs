@@ -32,12 +32,16 @@ fn statuses(column: &v1::FeatureColumn) -> Vec<Status> {
 
 #[tokio::test]
 async fn pushed_rows_are_looked_up_with_an_honest_status_each() {
-    let server = TestServer::with_weather().await;
+    looks_pushed_rows_up(&TestServer::with_weather().await).await;
+}
+
+/// On a server that has the weather definitions and no rows.
+pub(crate) async fn looks_pushed_rows_up(server: &TestServer) {
     let rows = r#"[{"origin": "JFK", "at": "2024-01-01T01:00:00Z", "temp": 3.5, "wind": null},
                    {"origin": "JFK", "at": "2024-01-01T00:00:00Z", "temp": 1.0, "wind": 9.0}]"#;
     let pushed = server.push(rows).await;
     assert_eq!((pushed.rows, pushed.duplicate), (2, false));
-    let reply = lookup(&server, &["weather"], origins(&["JFK", "EWR", ""], &[2]), &pushed.token).await;
+    let reply = lookup(server, &["weather"], origins(&["JFK", "EWR", ""], &[2]), &pushed.token).await;
     let [temp, wind] = &reply.columns[..] else { panic!("{reply:?}") };
     assert_eq!(temp.values.as_ref().unwrap().name, "temp");
     assert_eq!(f64s(temp), [3.5, 0.0, 0.0]);
@@ -90,11 +94,15 @@ async fn the_same_idempotency_key_is_the_same_push() {
 
 #[tokio::test]
 async fn a_deleted_entity_is_not_found_and_its_history_stays() {
-    let server = TestServer::with_weather().await;
+    deletes_an_entity(&TestServer::with_weather().await).await;
+}
+
+/// On a server that has the weather definitions and no rows.
+pub(crate) async fn deletes_an_entity(server: &TestServer) {
     server.push(r#"{"origin": "JFK", "at": "2024-01-01T00:00:00Z", "temp": 1}"#).await;
     let (status, reply) = server.http("POST", "/v1/delete?view=weather", r#"{"origin": "JFK", "at": "2024-01-01T02:00:00Z"}"#).await;
     assert_eq!(status, 200, "{reply}");
-    let found = lookup(&server, &["weather:temp"], origins(&["JFK"], &[]), reply["token"].as_str().unwrap()).await;
+    let found = lookup(server, &["weather:temp"], origins(&["JFK"], &[]), reply["token"].as_str().unwrap()).await;
     assert_eq!(statuses(&found.columns[0]), [Status::NotFound]);
     server.flush().await;
     let spine = crate::support::spine(&["JFK", "JFK"], &[1, 3]);

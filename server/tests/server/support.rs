@@ -79,7 +79,12 @@ impl TestServer {
     }
 
     pub(crate) async fn start_in(folder: Arc<TempDir>, authorizer: Arc<dyn Authorizer>) -> Self {
-        let running = Server::start_with(config(folder.path()), authorizer, Arc::new(SystemClock)).await.unwrap();
+        let config = config(folder.path());
+        Self::start_as(config, folder, authorizer).await
+    }
+
+    pub(crate) async fn start_as(config: Config, folder: Arc<TempDir>, authorizer: Arc<dyn Authorizer>) -> Self {
+        let running = Server::start_with(config, authorizer, Arc::new(SystemClock)).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", running.addr())).unwrap().connect().await.unwrap();
         Self { running, channel, folder }
     }

@@ -1,0 +1,358 @@
+//! The store on Redis 7 or newer, alone or as a cluster.
+//!
+//! Every entity is one hash with a field for each generation, so that a lookup of an entity over any number of views is one `HMGET`
+//! ([`keys`] draws the layout). A row is kept by a script that compares it with what its field holds, byte by byte: the conditional write by the total
+//! order is one step of the server, whoever else writes. Nothing is ever given to the server's own expiry: TTL is judged when read.
+//!
+//! [`cluster`] sends commands where their slots are and follows slots that move, [`claim`] finds losses, [`peer`] is one process and its connections.
+//!
+//! # Durability
+//!
+//! A Redis with `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no` has every write on disk before it acknowledges it: what a
+//! write, an advance or a drop did survives loss of power once the call has returned, and `sync` has only to see that this still holds. Any other Redis
+//! (snapshots, a log synced every second, no persistence, or one that may not be asked for its configuration) cannot promise that, and becomes another
+//! incarnation when one of its processes ends; so it does when a replica takes over, which may lack its master's last writes. Then no generation
+//! answers for a commit until it is filled again. A flush of the whole database, or of one node, is a loss like any other.
+//!
+//! Lookups carry a marker of each process that they go to, read after the rows, so that what is not found is never what was lost.
+//!
+//! # Costs
+//!
+//! `drop_generation` and `scan` walk all entities under the prefix (`SCAN`, a bounded page at a time, on every node), because an index of each
+//! generation's entities would cost every write a second one and about half as much memory again. A drop removes one field of each entity and begins anew
+//! when it is repeated. Slots that move while a walk goes on may hide entities from it: repeat it.
+//!
+//! # Failure points
+//!
+//! - A process that does not answer: the call ends in [`Error::Timeout`], its connection is given up and the next call makes another.
+//! - A process that is gone or refuses connections: [`Error::Storage`] until it is back; nothing has to be restarted.
+//! - Memory at `maxmemory`: [`Error::OutOfMemory`]; rows stay, for a policy other than `noeviction` is refused when the store opens and whenever it
+//!   connects again.
+//! - Killed during a write: some rows of it are there, each whole. It is repeated.
+//!
+//! **Refused**: replicas, Redis before 7, TLS.
+
+mod claim;
+mod cluster;
+mod keys;
+mod peer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use ::redis::{Value, cmd};
+use anabranch_core::{Generation, Ids};
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes};
+use futures::stream::{StreamExt, TryStreamExt, iter};
+
+use crate::store::check_commit;
+use crate::{Cursor, Error, Incarnation, OnlineStore, Page, ReadGroup, RedisConfig, Result, Write};
+use cluster::{Cluster, Command, Topology};
+use keys::{Keys, Marker, field};
+use peer::{Call, Lane, Peer};
+
+/// Rows, and about how many of their bytes, that go out before an answer is waited for; twice that is under way.
+const CHUNK_ROWS: usize = 2_048;
+const CHUNK_BYTES: usize = 4 << 20;
+/// Rows that one call of the script keeps: Redis does nothing else meanwhile.
+const SCRIPT_ROWS: usize = 100;
+const SCRIPT_BYTES: usize = 1 << 20;
+/// Entities that one step of a walk looks at, about.
+const WALK: usize = 1_000;
+
+/// Keeps rows in Redis.
+pub struct RedisOnlineStore {
+    cluster: Cluster,
+    config: RedisConfig,
+}
+
+impl fmt::Debug for RedisOnlineStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOnlineStore").field("url", &self.config.url).field("prefix", &self.config.prefix).finish_non_exhaustive()
+    }
+}
+
+/// Where a walk over all entities stands: at a process, the cursor that it gave, and keys that it gave already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Walk {
+    address: String,
+    cursor: u64,
+    pending: Vec<Vec<u8>>,
+}
+
+impl RedisOnlineStore {
+    /// Connects, and checks that Redis can be relied on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting, also one of Redis' own, [`Error::NewerFormat`], and [`Error::Storage`] or [`Error::Timeout`] where it cannot be
+    /// reached.
+    pub async fn open(config: &RedisConfig, ids: Arc<dyn Ids>) -> Result<Self> {
+        config.validate()?;
+        let call = Call::new("open", config.timeout_ms);
+        let cluster = Cluster::open(config.url.parts()?, Keys::new(&config.prefix), ids, &call).await?;
+        Ok(Self { cluster, config: config.clone() })
+    }
+
+    fn call(&self, doing: &'static str) -> Call {
+        Call::new(doing, self.config.timeout_ms)
+    }
+
+    async fn write_chunk(&self, rows: &[Write]) -> Result<()> {
+        let call = self.call("write");
+        let topology = self.cluster.topology(&call).await?;
+        let single = topology.slots.len() == 1;
+        // In a cluster a script's keys share a slot; rows of one entity always do, also while their slot moves.
+        let mut order: Vec<_> = rows.iter().collect();
+        if !single {
+            order.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        let mut commands = Vec::new();
+        let mut rest = &order[..];
+        while let Some(first) = rest.first() {
+            let (mut count, mut bytes) = (0, 0);
+            while let Some(row) = rest.get(count)
+                && count < SCRIPT_ROWS
+                && (count == 0 || bytes + row.row.len() <= SCRIPT_BYTES)
+                && (single || row.key == first.key)
+            {
+                (count, bytes) = (count + 1, bytes + row.row.len());
+            }
+            let (script, after) = rest.split_at(count);
+            rest = after;
+            let names: Vec<_> = script.iter().map(|row| self.cluster.keys.entity(&row.key)).collect();
+            let slot = topology.slot(&names[0]);
+            let mut command = cmd("EVALSHA");
+            command.arg(&*self.cluster.keep).arg(names.len()).arg(&names);
+            for row in script {
+                command.arg(&field(row.generation)).arg(&row.row[..]);
+            }
+            commands.push(Command { slot, command });
+        }
+        self.cluster.send(Lane::Writes, commands, &call).await.map(|_| ())
+    }
+
+    /// Reads rows and, behind them, a marker of every process; `None` where a marker is not the topology's.
+    async fn read_under(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Value>>> {
+        let mut commands = Vec::with_capacity(groups.iter().map(|group| group.keys.len()).sum::<usize>() + topology.peers.len());
+        for group in groups.iter().filter(|group| !group.is_empty()) {
+            let fields: Vec<_> = group.generations.iter().map(|generation| field(*generation)).collect();
+            for key in group.keys {
+                let name = self.cluster.keys.entity(key);
+                let slot = topology.slot(&name);
+                let mut command = cmd("HMGET");
+                command.arg(name);
+                for field in &fields {
+                    command.arg(field);
+                }
+                commands.push(Command { slot, command });
+            }
+        }
+        let mut asked = vec![false; topology.peers.len()];
+        let marked: Vec<u16> =
+            commands.iter().map(|command| command.slot).filter(|slot| !std::mem::replace(&mut asked[topology.peer(*slot)], true)).collect();
+        for slot in &marked {
+            commands.push(Command { slot: *slot, command: cmd("GET").arg(self.cluster.keys.marker(*slot)).take() });
+        }
+        let mut replies = self.cluster.send(Lane::Lookups, commands, call).await?;
+        let markers = replies.split_off(replies.len() - marked.len());
+        for marker in markers {
+            let marker = peer::bytes(marker).map(|bytes| Marker::parse(&bytes)).transpose()?;
+            if marker.is_none_or(|marker| marker.incarnation != topology.incarnation) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(replies))
+    }
+
+    async fn one(&self, key: Vec<u8>, command: ::redis::Cmd, call: &Call) -> Result<Value> {
+        let slot = self.cluster.topology(call).await?.slot(&key);
+        let replies = self.cluster.send(Lane::Writes, vec![Command { slot, command }], call).await?;
+        Ok(replies.into_iter().next().unwrap_or_default())
+    }
+
+    /// The next step of a walk over every entity: some keys, and where to go on.
+    async fn step(&self, walk: Option<Walk>, call: &Call) -> Result<(Vec<Vec<u8>>, Option<Walk>)> {
+        let topology = self.cluster.topology(call).await?;
+        let mut peers: Vec<&Peer> = topology.peers.iter().collect();
+        peers.sort_by(|a, b| a.address.cmp(&b.address));
+        // A process that is gone is passed over: its slots are another's now.
+        let at = walk.as_ref().map_or(0, |walk| peers.partition_point(|peer| peer.address < walk.address));
+        let Some(peer) = peers.get(at) else { return Ok((Vec::new(), None)) };
+        let cursor = walk.filter(|walk| walk.address == peer.address).map_or(0, |walk| walk.cursor);
+        let scan = cmd("SCAN").arg(cursor).arg("MATCH").arg(self.cluster.keys.entities()).arg("COUNT").arg(WALK).take();
+        let reply = peer.ask(scan, call).await;
+        if reply.is_err() && !peer.is_alive() {
+            self.cluster.doubt(&topology, call).await?;
+        }
+        let mut reply = reply?.into_sequence().unwrap_or_default().into_iter();
+        let cursor = peer::text(reply.next().unwrap_or_default()).parse().map_err(|_| call.failed("it gave no cursor"))?;
+        let keys = reply.next().and_then(|keys| keys.into_sequence().ok()).unwrap_or_default();
+        let keys = keys.into_iter().filter_map(peer::bytes).collect();
+        let address = if cursor == 0 { peers.get(at + 1) } else { Some(peer) }.map(|peer| peer.address.clone());
+        Ok((keys, address.map(|address| Walk { address, cursor, pending: Vec::new() })))
+    }
+
+    /// Sends one command for each key.
+    async fn each(&self, keys: &[Vec<u8>], command: impl Fn(&[u8]) -> ::redis::Cmd, call: &Call) -> Result<Vec<Value>> {
+        let topology = self.cluster.topology(call).await?;
+        let commands = keys.iter().map(|key| Command { slot: topology.slot(key), command: command(key) }).collect();
+        self.cluster.send(Lane::Writes, commands, call).await
+    }
+}
+
+#[async_trait]
+impl OnlineStore for RedisOnlineStore {
+    async fn write(&self, rows: &[Write]) -> Result<()> {
+        rows.iter().try_for_each(Write::check)?;
+        let mut writes = Vec::new();
+        for chunk in chunks(rows) {
+            writes.push(self.write_chunk(chunk));
+        }
+        iter(writes).buffer_unordered(2).try_collect().await
+    }
+
+    async fn read(&self, groups: &[ReadGroup<'_>]) -> Result<Vec<Option<Bytes>>> {
+        let call = Call::new("read", self.config.lookup_timeout_ms);
+        let mut topology = self.cluster.topology(&call).await?;
+        let replies = loop {
+            match self.read_under(&topology, groups, &call).await? {
+                Some(replies) => break replies,
+                None => topology = self.cluster.doubt(&topology, &call).await?,
+            }
+        };
+        let mut replies = replies.into_iter();
+        let mut rows = Vec::with_capacity(groups.iter().map(ReadGroup::len).sum());
+        for group in groups.iter().filter(|group| !group.is_empty()) {
+            let start = rows.len();
+            rows.resize(start + group.len(), None);
+            for (at, reply) in replies.by_ref().take(group.keys.len()).enumerate() {
+                let found = reply.into_sequence().unwrap_or_default();
+                if found.len() != group.generations.len() {
+                    return Err(call.failed("it answered another number of rows"));
+                }
+                for (view, row) in found.into_iter().enumerate() {
+                    rows[start + view * group.keys.len() + at] = peer::bytes(row).map(Bytes::from);
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn sync(&self) -> Result<()> {
+        // What was acknowledged is as durable as it can be; what is left to find out is whether it is all there, and still as durable.
+        let call = self.call("sync");
+        let topology = self.cluster.topology(&call).await?;
+        if !self.cluster.stands(&topology, &call).await {
+            self.cluster.doubt(&topology, &call).await?;
+        }
+        Ok(())
+    }
+
+    async fn published_to(&self, generation: Generation) -> Result<Option<Bytes>> {
+        let call = self.call("read");
+        let key = self.cluster.keys.published(self.cluster.topology(&call).await?.incarnation);
+        let found = self.one(key.clone(), cmd("HGET").arg(key).arg(&field(generation)).take(), &call).await?;
+        Ok(peer::bytes(found).map(Bytes::from))
+    }
+
+    async fn advance(&self, generation: Generation, commit: &[u8], incarnation: Incarnation) -> Result<()> {
+        check_commit(commit)?;
+        let call = self.call("advance");
+        if self.cluster.topology(&call).await?.incarnation != incarnation {
+            return Err(Error::Lost);
+        }
+        // Should the store be another incarnation by the time that this arrives, nobody reads it.
+        let key = self.cluster.keys.published(incarnation);
+        self.one(key.clone(), cmd("HSET").arg(key).arg(&field(generation)).arg(commit).take(), &call).await.map(|_| ())
+    }
+
+    async fn incarnation(&self) -> Result<Incarnation> {
+        Ok(self.cluster.topology(&self.call("open")).await?.incarnation)
+    }
+
+    async fn drop_generation(&self, generation: Generation) -> Result<()> {
+        let doing = "drop a generation";
+        let call = self.call(doing);
+        let key = self.cluster.keys.published(self.cluster.topology(&call).await?.incarnation);
+        self.one(key.clone(), cmd("HDEL").arg(key).arg(&field(generation)).take(), &call).await?;
+        let mut walk = None;
+        loop {
+            let call = self.call(doing);
+            let (keys, next) = self.step(walk, &call).await?;
+            self.each(&keys, |key| cmd("HDEL").arg(key).arg(&field(generation)).take(), &call).await?;
+            match next {
+                Some(next) => walk = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn scan(&self, generation: Generation, after: Option<&Cursor>, limit: usize) -> Result<Page> {
+        let (call, limit) = (self.call("scan"), limit.clamp(1, WALK));
+        let walk = after.map(|after| Walk::parse(&after.0)).transpose()?;
+        let (mut keys, mut next) = match walk {
+            Some(walk) if !walk.pending.is_empty() => (walk.pending.clone(), Some(Walk { pending: Vec::new(), ..walk })),
+            walk => self.step(walk, &call).await?,
+        };
+        let found = self.each(&keys, |key| cmd("HGET").arg(key).arg(&field(generation)).take(), &call).await?;
+        let mut rows = Vec::new();
+        let mut found = keys.drain(..).zip(found).filter_map(|(key, row)| Some((key, peer::bytes(row)?)));
+        for (key, row) in found.by_ref().take(limit) {
+            rows.push((self.cluster.keys.entity_of(&key)?, Bytes::from(row)));
+        }
+        let pending: Vec<_> = found.map(|(key, _)| key).collect();
+        if !pending.is_empty() {
+            // Behind the last process there is none whose address is greater.
+            let end = || Walk { address: char::MAX.to_string(), cursor: 0, pending: Vec::new() };
+            next = Some(Walk { pending, ..next.unwrap_or_else(end) });
+        }
+        Ok(Page { rows, next: next.map(|walk| Cursor(walk.to_bytes())) })
+    }
+}
+
+impl Walk {
+    fn to_bytes(&self) -> Bytes {
+        let mut bytes = Vec::new();
+        bytes.put_u64(self.cursor);
+        for part in std::iter::once(self.address.as_bytes()).chain(self.pending.iter().map(Vec::as_slice)) {
+            bytes.put_u32(part.len() as u32);
+            bytes.put_slice(part);
+        }
+        bytes.into()
+    }
+
+    fn parse(mut bytes: &[u8]) -> Result<Self> {
+        let corrupt = || Error::Corrupt { what: "a cursor of the online store in Redis", reason: "it was not given by it".to_owned() };
+        let cursor = bytes.try_get_u64().map_err(|_| corrupt())?;
+        let mut parts = Vec::new();
+        while !bytes.is_empty() {
+            let length = bytes.try_get_u32().map_err(|_| corrupt())? as usize;
+            let (part, rest) = bytes.split_at_checked(length).ok_or_else(corrupt)?;
+            parts.push(part.to_vec());
+            bytes = rest;
+        }
+        let pending = parts.split_off(parts.len().min(1));
+        let address = parts.pop().and_then(|address| String::from_utf8(address).ok()).ok_or_else(corrupt)?;
+        Ok(Self { address, cursor, pending })
+    }
+}
+
+/// Cuts rows into parts of bounded number and size.
+fn chunks(rows: &[Write]) -> Vec<&[Write]> {
+    let (mut chunks, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (i, row) in rows.iter().enumerate() {
+        let more = row.key.as_bytes().len() + row.row.len();
+        if i > start && (i - start == CHUNK_ROWS || bytes + more > CHUNK_BYTES) {
+            chunks.push(&rows[start..i]);
+            (start, bytes) = (i, 0);
+        }
+        bytes += more;
+    }
+    chunks.push(&rows[start..]);
+    chunks.retain(|chunk| !chunk.is_empty());
+    chunks
+}
+
+#[cfg(test)]
+mod tests;

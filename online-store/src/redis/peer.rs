@@ -1,0 +1,223 @@
+//! One Redis process: what it says of itself, and the two connections to it.
+//!
+//! Lookups have a connection of their own, so that none waits behind rows that are being written. A connection that failed, or did not answer in time,
+//! is dead and never used again: an answer that comes late must not be taken for another's.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::RedisUrlParts;
+use crate::{Error, Result};
+
+/// Bytes that a connection gathers before it writes them out.
+const WRITE_BUFFER: usize = 64 << 10;
+/// Pipelines that may wait for a connection's turn.
+const QUEUE: usize = 1_024;
+
+/// Which of a process' connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lane {
+    /// For lookups.
+    Lookups,
+    /// For all else.
+    Writes,
+}
+
+/// How long a call may take, and what it does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) doing: &'static str,
+    limit: Duration,
+    deadline: Instant,
+}
+
+impl Call {
+    pub(super) fn new(doing: &'static str, limit_ms: u64) -> Self {
+        let limit = Duration::from_millis(limit_ms);
+        Self { doing, limit, deadline: Instant::now() + limit }
+    }
+
+    /// Waits as long as the call may take.
+    pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let late = |_| Error::Timeout { doing: self.doing, limit_ms: self.limit.as_millis() as u64 };
+        timeout_at(self.deadline, work).await.map_err(late)
+    }
+
+    pub(super) fn failed(&self, source: impl Into<crate::error::Cause>) -> Error {
+        Error::Storage { doing: self.doing, source: source.into() }
+    }
+}
+
+/// What a process is, as far as it concerns what may be lost with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Another one after each start.
+    pub(super) run: String,
+    /// Whether what it acknowledges survives its end and a loss of power.
+    pub(super) durable: bool,
+    /// Whether it took over from another, whose last writes it may lack.
+    pub(super) promoted: bool,
+    /// Whether it is a node of a cluster.
+    pub(super) cluster: bool,
+}
+
+/// A process, verified and connected.
+pub(super) struct Peer {
+    pub(super) address: String,
+    pub(super) identity: Identity,
+    lanes: [Connection; 2],
+}
+
+#[derive(Clone)]
+struct Connection {
+    connection: MultiplexedConnection,
+    dead: std::sync::Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("address", &self.address).field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// Connects to a process, or takes over from `before` those connections that still answer, and asks it what it is.
+    pub(super) async fn connect(url: &RedisUrlParts, address: &str, before: Option<&Self>, call: &Call) -> Result<Self> {
+        if let Some(before) = before.filter(|before| before.is_alive()) {
+            let mut peer = Self { address: address.to_owned(), identity: Identity::unknown(), lanes: before.lanes.clone() };
+            match peer.identify(call).await {
+                Ok(identity) => {
+                    peer.identity = identity;
+                    return Ok(peer);
+                }
+                Err(error) if peer.is_alive() => return Err(error),
+                // They broke since they were used last.
+                Err(_) => {}
+            }
+        }
+        let lanes = [Connection::open(url, address, call).await?, Connection::open(url, address, call).await?];
+        let mut peer = Self { address: address.to_owned(), identity: Identity::unknown(), lanes };
+        peer.identity = peer.identify(call).await?;
+        Ok(peer)
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.lanes.iter().all(|lane| !lane.dead.load(Ordering::Relaxed))
+    }
+
+    /// Sends commands as one pipeline; the replies come in the order of the commands, refusals among them.
+    pub(super) async fn send(&self, lane: Lane, pipeline: &Pipeline, call: &Call) -> Result<Vec<Value>> {
+        let lane = &self.lanes[lane as usize];
+        if lane.dead.load(Ordering::Relaxed) {
+            return Err(call.failed(format!("the connection to Redis at {} broke", self.address)));
+        }
+        let mut connection = lane.connection.clone();
+        let sent = call.within(connection.send_packed_commands(pipeline, 0, pipeline.len())).await;
+        let replies = match sent {
+            Ok(Ok(replies)) if replies.len() == pipeline.len() => return Ok(replies),
+            Ok(Ok(_)) => Err(call.failed("it answered another number of commands")),
+            Ok(Err(error)) => Err(call.failed(error)),
+            Err(late) => Err(late),
+        };
+        lane.dead.store(true, Ordering::Relaxed);
+        replies
+    }
+
+    /// Sends one command; a refusal is an error.
+    pub(super) async fn ask(&self, command: Cmd, call: &Call) -> Result<Value> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command);
+        let reply = self.send(Lane::Writes, &pipeline, call).await?.pop().unwrap_or_default();
+        reply.extract_error().map_err(|error| refused(error, call))
+    }
+
+    /// Asks the process what it is.
+    pub(super) async fn identify(&self, call: &Call) -> Result<Identity> {
+        let info: String = text(self.ask(cmd("INFO"), call).await?);
+        let said = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
+        if said("loading") == "1" {
+            return Err(call.failed(format!("Redis at {} is still loading what it kept", self.address)));
+        }
+        if said("role") != "master" {
+            return Err(call.failed(format!("Redis at {} is a replica: give the address of its master", self.address)));
+        }
+        let refuse = |reason: String| Err(Error::Config { setting: "redis.url", reason });
+        let version = said("redis_version");
+        if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7) {
+            return refuse(format!("Redis at {} has version {version:?}: it must be 7 or newer", self.address));
+        }
+        let policy = said("maxmemory_policy");
+        if policy != "noeviction" {
+            return refuse(format!(
+                "Redis at {} evicts rows when its memory is full (maxmemory-policy {policy}): set it to noeviction",
+                self.address
+            ));
+        }
+        let replaced = said("master_replid2");
+        Ok(Identity {
+            run: said("run_id").to_owned(),
+            durable: said("aof_enabled") == "1" && self.syncs_always(call).await?,
+            promoted: !replaced.is_empty() && replaced.bytes().any(|byte| byte != b'0'),
+            cluster: said("cluster_enabled") == "1",
+        })
+    }
+
+    /// Whether every write is on disk before it is acknowledged. Where it may not be asked, it may not be relied on either.
+    async fn syncs_always(&self, call: &Call) -> Result<bool> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("CONFIG").arg("GET").arg("appendfsync").cmd("CONFIG").arg("GET").arg("no-appendfsync-on-rewrite");
+        let replies = self.send(Lane::Writes, &pipeline, call).await?;
+        let values: Vec<_> = replies.into_iter().map(|reply| reply.into_sequence().ok()?.into_iter().nth(1).map(text)).collect();
+        Ok(values[0].as_deref() == Some("always") && values[1].as_deref() == Some("no"))
+    }
+}
+
+impl Identity {
+    const fn unknown() -> Self {
+        Self { run: String::new(), durable: false, promoted: false, cluster: false }
+    }
+}
+
+impl Connection {
+    async fn open(url: &RedisUrlParts, address: &str, call: &Call) -> Result<Self> {
+        let failed = |error: ::redis::RedisError| Error::Storage { doing: "connect to Redis", source: format!("{address}: {error}").into() };
+        let info = format!("redis://{}{address}{}", url.user, url.database).into_connection_info().map_err(failed)?;
+        let client = Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).map_err(failed)?;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let config = config.set_pipeline_buffer_size(QUEUE).set_write_backpressure_boundary(WRITE_BUFFER);
+        let connection = call.within(client.get_multiplexed_async_connection_with_config(&config)).await?.map_err(failed)?;
+        Ok(Self { connection, dead: std::sync::Arc::default() })
+    }
+}
+
+/// What Redis refused, as an error of ours.
+pub(super) fn refused(error: ::redis::RedisError, call: &Call) -> Error {
+    match error.code() {
+        Some("OOM") => Error::OutOfMemory { source: Box::new(error) },
+        _ => call.failed(error),
+    }
+}
+
+/// A reply's text; empty where it has none.
+pub(super) fn text(value: Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text,
+        Value::Int(number) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// A reply's bytes; `None` where there are none.
+pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
