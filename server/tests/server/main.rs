@@ -12,6 +12,7 @@ mod objects;
 mod refusals;
 mod rows;
 mod saved_datasets;
+mod serving;
 mod support;
 mod verbs;
 mod versions;
