@@ -101,8 +101,19 @@ impl Scope {
         Err(Error::Precondition(format!("{:?} is not served: only branch {DEFAULT_BRANCH:?} is, so ask there or fetch a dataset", self.reference)))
     }
 
+    /// The definitions that lookups are resolved against.
+    pub(crate) fn served_definitions(&self) -> Result<Arc<Definitions>> {
+        Ok(self.repo.ingest.served()?.definitions)
+    }
+
+    /// Puts online whatever is committed on the served branch and is not online yet.
+    pub(crate) async fn publish_committed(&self) -> Result<()> {
+        self.require_served().await?;
+        Ok(self.repo.ingest.publish().await?)
+    }
+
     /// Resolves a selection: its views, columns and keys, once for as long as the definitions stay.
-    fn prepare(&self, selection: &Selection, full_names: bool) -> Result<Arc<Lookup>> {
+    pub(crate) fn prepare(&self, selection: &Selection, full_names: bool) -> Result<Arc<Lookup>> {
         let served = self.repo.ingest.served()?;
         let key = match selection {
             Selection::Service(name) => format!("{full_names} service {name}"),

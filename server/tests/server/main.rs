@@ -6,6 +6,7 @@ mod authorisation;
 mod bulk;
 mod compaction;
 mod datasets;
+mod feast;
 mod fetching;
 mod life;
 mod objects;
