@@ -1,7 +1,8 @@
 //! Serving: the features of many entities over several views, in one round trip to the store, as columns with an honest status for each value.
 //!
 //! A [`Lookup`] is resolved once, from the views that a selection names, and asked many times. Views that are looked up by the same columns of the
-//! caller share their keys. Rows are decoded straight into columns; rows of older layouts are read by field id.
+//! caller share their keys. Rows are decoded straight into [packed columns](anabranch_core::packed), which are the answer on the wire; rows of older
+//! layouts are read by field id.
 //!
 //! # What a value's status says
 //!
@@ -22,14 +23,15 @@ mod keys;
 
 use std::sync::Arc;
 
+use anabranch_core::packed::Packer;
 use anabranch_core::selection::SelectedView;
 use anabranch_core::{DataType, Generation, Span, Timestamp};
 use bytes::Bytes;
 
-pub use answer::{Answer, Found, Status, ViewAnswer};
+pub use answer::{Answer, NO_EVENT_TIME, Status};
 pub use keys::{KeyColumn, LookupKeys};
 
-use crate::row::{ColumnSink, PackedRow, RowReader};
+use crate::row::{PackedRow, RowReader};
 use crate::{Error, Layout, Layouts, OnlineStore, ReadGroup, Result};
 use keys::KeyGroup;
 
@@ -47,22 +49,45 @@ pub struct Target {
     pub layout: Arc<Layout>,
 }
 
+/// A column of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// What it is called.
+    pub name: String,
+    /// Its type.
+    pub data_type: DataType,
+    /// The place of its view among the lookup's.
+    pub view: usize,
+}
+
 /// Features of several views, ready to be looked up.
 #[derive(Debug)]
 pub struct Lookup {
     views: Vec<View>,
     columns: Vec<KeyColumn>,
     groups: Vec<Group>,
+    features: Vec<Feature>,
+    schema_id: u64,
     layouts: Arc<Layouts>,
 }
 
 #[derive(Debug)]
 struct View {
-    selected: SelectedView,
+    name: String,
+    /// The place of its first feature among the lookup's.
+    first: usize,
     wanted: Vec<(i32, DataType)>,
     reader: RowReader,
     ttl: Option<Span>,
     retention: Option<Span>,
+}
+
+/// What a row is worth now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Served(Timestamp),
+    Expired(Timestamp),
+    Missing,
 }
 
 /// Views that are looked up by the same columns.
@@ -81,7 +106,8 @@ impl Lookup {
     /// # Errors
     /// [`Error::KeyColumn`] where two views want unlike types of one column; [`Error::InvalidLayout`] where a layout is not of its view's features.
     pub fn new(targets: Vec<Target>, layouts: Arc<Layouts>) -> Result<Self> {
-        let mut lookup = Self { views: Vec::with_capacity(targets.len()), columns: Vec::new(), groups: Vec::new(), layouts };
+        let mut lookup =
+            Self { views: Vec::with_capacity(targets.len()), columns: Vec::new(), groups: Vec::new(), features: Vec::new(), schema_id: 0, layouts };
         for Target { view, generation, layout } in targets {
             let columns = keys::columns_of(&view, &mut lookup.columns)?;
             let place = lookup.views.len();
@@ -92,8 +118,12 @@ impl Lookup {
                 }
                 None => lookup.groups.push(Group { columns, generations: vec![generation], views: vec![place] }),
             }
-            lookup.views.push(View::new(view, &layout)?);
+            let prepared = View::new(&view, &layout, lookup.features.len())?;
+            let feature = |(name, (_, data_type)): (&String, &(i32, DataType))| Feature { name: name.clone(), data_type: *data_type, view: place };
+            lookup.features.extend(view.output.iter().zip(&prepared.wanted).map(feature));
+            lookup.views.push(prepared);
         }
+        lookup.schema_id = schema_id(&lookup);
         Ok(lookup)
     }
 
@@ -102,9 +132,19 @@ impl Lookup {
         &self.columns
     }
 
-    /// The views, in the order of the answer's.
-    pub fn views(&self) -> impl ExactSizeIterator<Item = &SelectedView> {
-        self.views.iter().map(|view| &view.selected)
+    /// What the views are called, in the order in which the answer has their event times.
+    pub fn views(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.views.iter().map(|view| view.name.as_str())
+    }
+
+    /// The columns of the answer.
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
+    /// Names the views and features with their types, so that who knows them need not be told again; never 0.
+    pub const fn schema_id(&self) -> u64 {
+        self.schema_id
     }
 
     /// Looks the keys up, as of `now`.
@@ -120,7 +160,8 @@ impl Lookup {
 
     /// Judges and decodes what the store gave.
     fn answer(&self, rows: &[Option<Bytes>], keys: &LookupKeys, now: Timestamp) -> Result<Answer> {
-        let mut views: Vec<_> = self.views.iter().map(|_| ViewAnswer::default()).collect();
+        let mut packer = Packer::new(self.features.iter().map(|feature| feature.data_type), keys.rows);
+        let mut answer = Answer::new(self.views.len(), self.features.len(), keys.rows, now);
         let mut rest = rows;
         for (group, keys) in self.groups.iter().zip(&keys.groups) {
             for place in &group.views {
@@ -128,55 +169,88 @@ impl Lookup {
                     what: "the online store's answer",
                     reason: "it has fewer rows than were asked for".to_owned(),
                 })?;
-                views[*place] = self.views[*place].answer(of_view, keys, now, &self.layouts)?;
+                let view = &self.views[*place];
+                view.answer(of_view, keys, &self.layouts, &mut packer, &mut answer, *place)?;
                 rest = after;
             }
         }
-        Ok(Answer { rows: keys.rows, views })
+        answer.values = packer.finish();
+        Ok(answer)
     }
 }
 
+/// The first 8 bytes of a hash over what a caller has to know of an answer's columns.
+fn schema_id(lookup: &Lookup) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    let mut text = |text: &str| {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    lookup.views().for_each(&mut text);
+    for feature in &lookup.features {
+        text(&feature.name);
+        text(&feature.data_type.to_string());
+        text(&feature.view.to_string());
+    }
+    hasher.finalize().as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes).max(1))
+}
+
 impl View {
-    fn new(selected: SelectedView, layout: &Layout) -> Result<Self> {
+    fn new(selected: &SelectedView, layout: &Layout, first: usize) -> Result<Self> {
         let definition = selected.layout.view();
         if !definition.fields.iter().map(|field| field.data_type).eq(layout.fields().iter().map(|(_, data_type)| *data_type)) {
             return Err(Error::InvalidLayout(format!("it has not the types of the features of {:?}", definition.name)));
         }
         let wanted: Vec<_> = selected.features.iter().filter_map(|feature| layout.fields().get(*feature)).copied().collect();
         let reader = RowReader::new(layout, &wanted)?;
-        let (ttl, retention) = (definition.online_ttl, definition.retention);
-        Ok(Self { selected, wanted, reader, ttl, retention })
+        Ok(Self { name: selected.name.clone(), first, reader, wanted, ttl: definition.online_ttl, retention: definition.retention })
     }
 
-    fn answer(&self, rows: &[Option<Bytes>], keys: &KeyGroup, now: Timestamp, layouts: &Layouts) -> Result<ViewAnswer> {
-        let count = keys.has_key.len();
-        let mut sinks: Vec<_> = self.wanted.iter().map(|(_, data_type)| ColumnSink::new(*data_type, count)).collect();
-        let mut found = Vec::with_capacity(count);
+    fn answer(
+        &self,
+        rows: &[Option<Bytes>],
+        keys: &KeyGroup,
+        layouts: &Layouts,
+        packer: &mut Packer,
+        answer: &mut Answer,
+        place: usize,
+    ) -> Result<()> {
         let mut others = Vec::new();
         let mut rows = rows.iter();
-        for has_key in &keys.has_key {
+        for (at, has_key) in keys.has_key.iter().enumerate() {
             let row = if *has_key { rows.next().and_then(Option::as_ref) } else { None };
             let row = row.map(|row| PackedRow::parse(row)).transpose()?;
-            let judged = row.map_or(Found::Missing, |row| self.judge(row, now));
-            match (row, judged) {
-                (Some(row), Found::Served(_)) => self.reader(row, layouts, &mut others)?.read(row, &mut sinks)?,
-                _ => sinks.iter_mut().for_each(ColumnSink::push_null),
+            let judged = row.map_or(Judged::Missing, |row| self.judge(row, answer.as_of));
+            if let (Some(row), Judged::Served(time)) = (row, judged) {
+                answer.set_event_time(place, at, time);
+                let reader = self.reader(row, layouts, &mut others)?;
+                reader.read(row, packer, self.first, at, |feature| answer.set_status(self.first + feature, at, Status::NullValue))?;
+                continue;
             }
-            found.push(judged);
+            let status = match judged {
+                Judged::Expired(time) => {
+                    answer.set_event_time(place, at, time);
+                    Status::OutsideTtl
+                }
+                Judged::Missing | Judged::Served(_) => Status::NotFound,
+            };
+            for feature in self.first..self.first + self.wanted.len() {
+                answer.set_status(feature, at, status);
+                packer.skip(feature)?;
+            }
         }
-        let columns = sinks.into_iter().map(ColumnSink::finish).collect::<Result<_>>()?;
-        Ok(ViewAnswer { found, columns })
+        Ok(())
     }
 
-    fn judge(&self, row: PackedRow<'_>, now: Timestamp) -> Found {
+    fn judge(&self, row: PackedRow<'_>, now: Timestamp) -> Judged {
         let event_time = row.event_time();
         let is_past = |span: Option<Span>| span.is_some_and(|span| now > event_time.plus(span));
         if row.is_tombstone() || is_past(self.retention) {
-            Found::Missing
+            Judged::Missing
         } else if is_past(self.ttl) {
-            Found::Expired(event_time)
+            Judged::Expired(event_time)
         } else {
-            Found::Served(event_time)
+            Judged::Served(event_time)
         }
     }
 

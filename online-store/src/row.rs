@@ -24,7 +24,7 @@ mod encode;
 
 use anabranch_core::{RowOrder, Timestamp};
 
-pub use decode::{ColumnSink, RowReader};
+pub use decode::RowReader;
 pub use encode::{RowEncoder, encode_tombstone};
 
 #[cfg(doc)]

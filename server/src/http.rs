@@ -1,11 +1,13 @@
 //! HTTP with JSON, for `curl`, dashboards and whoever has no gRPC. [`ROUTES`] lists what there is.
 //!
 //! Rows travel as the body of `/v1/push` and `/v1/delete`, their target in the query; other posts take one JSON object. Errors have the body
-//! `{"error": {"kind", "message", "details"}}`. A body over its limit is refused before it is held.
+//! `{"error": {"kind", "message", "details"}}`. A body over its limit is refused before it is held. The routes without a version are those of Feast's
+//! feature server, for its clients, with its shapes of requests, answers and errors.
 
 mod call;
 mod datasets;
 mod definitions;
+mod feast;
 mod ingest;
 mod objects;
 mod online;
@@ -69,6 +71,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/copy-object"),
     ("POST", "/v1/rename-object"),
     ("POST", "/v1/import-objects"),
+    ("POST", "/get-online-features"),
+    ("POST", "/push"),
+    ("POST", "/write-to-online-store"),
+    ("POST", "/materialize"),
+    ("POST", "/materialize-incremental"),
 ];
 
 /// A JSON answer, or an error in JSON.
@@ -113,6 +120,11 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/copy-object", post(objects::copy))
         .route("/v1/rename-object", post(objects::rename))
         .route("/v1/import-objects", post(objects::import))
+        .route("/get-online-features", post(feast::get_online_features))
+        .route("/push", post(feast::push))
+        .route("/write-to-online-store", post(feast::write_to_online_store))
+        .route("/materialize", post(feast::materialize))
+        .route("/materialize-incremental", post(feast::materialize_incremental))
         .with_state(Arc::clone(app))
 }
 

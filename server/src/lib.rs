@@ -2,11 +2,12 @@
 //!
 //! In reading order: [`config`] (one file), the data folder and its lock ([`DataFolder`]), [`Server`] (start, drain, end), [`auth`] (the hook that every
 //! call passes) and `boundary` (what every request passes); the domain layer [`App`] with a file for each concern; its faces `grpc`, `http` and `flight`,
-//! thin, with `wire`, `columns` and `status` to translate for them; [`engine`] (the processes of a cluster); [`metrics`], `sessions` (the users of a private server) and `logging`.
+//! thin, with `wire`, `columns`, `cells` and `status` to translate for them; [`engine`] (the processes of a cluster); [`metrics`], `sessions` (the users of a private server) and `logging`.
 
 mod app;
 pub mod auth;
 mod boundary;
+mod cells;
 mod columns;
 pub mod config;
 pub mod engine;

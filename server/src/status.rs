@@ -50,7 +50,7 @@ pub(crate) fn body(kind: ErrorKind, message: &str, details: &Json) -> Response {
 }
 
 /// Errors are logged here, once, on their way out: loudly what is our defect or trouble, quietly what is the caller's.
-fn log(error: &Error) {
+pub(crate) fn log(error: &Error) {
     match error.kind() {
         ErrorKind::Internal => tracing::error!(%error, "request failed"),
         ErrorKind::Unavailable | ErrorKind::Exhausted => tracing::warn!(%error, "request failed"),

@@ -133,12 +133,13 @@ fn names(types: &BTreeMap<String, Scalar>) -> String {
 fn show(rows: &[Row], types: &BTreeMap<String, Scalar>, found: &OnlineFeatures, output: &mut Output) -> Result<(), Error> {
     let schema = found.batch.schema();
     let features: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let statuses: Vec<Vec<_>> = (0..features.len()).map(|feature| found.statuses(feature).collect()).collect();
     let (mut json, mut cells) = (Vec::new(), Vec::new());
     for (i, row) in rows.iter().enumerate() {
         let mut values = Map::new();
         let mut line: Vec<_> = types.keys().map(|key| row.get(key).map(cell).unwrap_or_default()).collect();
         for (j, feature) in features.iter().enumerate() {
-            let status = found.statuses[j][i];
+            let status: FeatureStatus = statuses[j][i];
             let value = value_json(found, j, i)?;
             line.push(match status {
                 FeatureStatus::Present | FeatureStatus::NullValue => cell(&value),

@@ -60,9 +60,9 @@ async fn a_pushed_row_is_looked_up_and_joined_and_the_same_commit_gives_the_same
     let query = OnlineQuery { at_least: first.token.clone(), ..OnlineQuery::new(features()) };
     let found = client.get_online_features(&query, &keys(&["LGA", "XXX"])).await.unwrap();
     assert_eq!(temps(&found.batch), [Some(38.0), None]);
-    assert_eq!(found.statuses[0], [FeatureStatus::Present, FeatureStatus::NotFound]);
-    assert_eq!(found.statuses[1], [FeatureStatus::NullValue, FeatureStatus::NotFound]);
-    assert_eq!(found.event_times[0][0].unwrap().micros(), HOUR);
+    assert_eq!(found.statuses(0).collect::<Vec<_>>(), [FeatureStatus::Present, FeatureStatus::NotFound]);
+    assert_eq!(found.statuses(1).collect::<Vec<_>>(), [FeatureStatus::NullValue, FeatureStatus::NotFound]);
+    assert_eq!(found.event_times(0).next().flatten().unwrap().micros(), HOUR);
 
     let commit = client.flush().await.unwrap();
     let query = HistoricalQuery { save_as: "train".into(), ..HistoricalQuery::new(features()) };

@@ -90,33 +90,30 @@ impl Lookup {
         })
     }
 
-    /// The keys of a request from rows of values, each in the order of [`Lookup::key_columns`]; for requests of few rows.
+    /// The keys of a request from columns of values, in the order of [`Lookup::key_columns`].
     ///
     /// # Errors
     /// As [`Lookup::keys`]; the row at fault is named.
-    pub fn keys_of_values(&self, rows: &[Vec<Value>]) -> Result<LookupKeys> {
-        if let Some(row) = rows.iter().position(|row| row.len() != self.columns.len()) {
-            let column = self.columns.get(rows[row].len()).map_or("", |column| &column.name).to_owned();
-            return Err(Error::KeyColumn {
-                column,
-                reason: format!("row {row} has {} values where {} are wanted", rows[row].len(), self.columns.len()),
-            });
+    pub fn keys_of_values(&self, columns: &[Vec<Value>]) -> Result<LookupKeys> {
+        let rows = columns.first().map_or(0, Vec::len);
+        for (i, wanted) in self.columns.iter().enumerate() {
+            let refuse = |reason: String| Error::KeyColumn { column: wanted.name.clone(), reason };
+            let column = columns.get(i).ok_or_else(|| refuse("it is missing".to_owned()))?;
+            if column.len() != rows {
+                return Err(refuse(format!("it has {} rows where the column before has {rows}", column.len())));
+            }
         }
-        self.collect(rows.len(), |group| {
+        self.collect(rows, |group| {
             Ok(move |row: usize, writer: &mut KeyWriter| {
                 writer.clear();
                 for place in &group.columns {
-                    let wanted = &self.columns[*place];
-                    let value = &rows[row][*place];
-                    let unlike = || Error::KeyColumn {
-                        column: wanted.name.clone(),
-                        reason: format!("row {row}: expected {}, found {}", wanted.scalar.name(), value.to_json()),
-                    };
+                    let (wanted, value) = (&self.columns[*place], &columns[*place][row]);
                     if value.is_null() {
                         return Ok(false);
                     }
                     if !write(value, wanted.scalar, writer) {
-                        return Err(unlike());
+                        let reason = format!("row {row}: expected {}, found {}", wanted.scalar.name(), value.to_json());
+                        return Err(Error::KeyColumn { column: wanted.name.clone(), reason });
                     }
                 }
                 Ok(true)

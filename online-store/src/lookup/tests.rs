@@ -1,8 +1,9 @@
 use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::definition::{Definition, Definitions, Entity, FeatureService, FeatureView, Projection};
+use anabranch_core::packed::Sections;
 use anabranch_core::selection::Selection;
 use anabranch_core::{ErrorKind, Kinded, RandomIds, RowOrder, Scalar, Value};
-use arrow::array::ArrayRef;
+use arrow::buffer::{BooleanBuffer, Buffer};
 
 use super::*;
 use crate::row::{RowEncoder, encode_tombstone};
@@ -87,11 +88,10 @@ impl World {
     async fn run(&self, lookup: &Lookup, keys: &[Value], now: i64) -> Result<Answer> {
         let columns: Vec<_> = lookup.key_columns().iter().map(|column| column_of(DataType::Scalar(column.scalar), keys).unwrap()).collect();
         let by_column = lookup.keys(&columns).unwrap();
-        let rows: Vec<_> = keys.iter().map(|key| vec![key.clone(); columns.len()]).collect();
-        let by_value = lookup.keys_of_values(&rows).unwrap();
+        let by_value = lookup.keys_of_values(&vec![keys.to_vec(); columns.len()]).unwrap();
         let answer = lookup.run(&self.store, &by_column, Timestamp(now)).await?;
         let again = lookup.run(&self.store, &by_value, Timestamp(now)).await?;
-        assert_eq!(format!("{answer:?}"), format!("{again:?}"), "columns and values are looked up alike");
+        assert_eq!(answer, again, "columns and values are looked up alike");
         Ok(answer)
     }
 }
@@ -100,12 +100,18 @@ fn ints(keys: &[i32]) -> Vec<Value> {
     keys.iter().map(|i| Value::I32(*i)).collect()
 }
 
-fn values(column: &ArrayRef, data_type: DataType) -> Vec<Value> {
-    (0..column.len()).map(|row| value_at(column, data_type, row).unwrap()).collect()
+/// The values of a feature; null wherever the status says that there is none, and then the cell is zero or empty.
+fn values(lookup: &Lookup, answer: &Answer, feature: usize) -> Vec<Value> {
+    let types: Vec<_> = lookup.features().iter().map(|feature| feature.data_type).collect();
+    let values = Buffer::from(answer.values.clone());
+    let sections = Sections::new(&types, answer.rows, &values).unwrap();
+    let valid = |feature| Some(answer.statuses_of(feature).iter().map(|status| *status == Status::Present as u8).collect::<BooleanBuffer>());
+    let columns = sections.arrays(&values, valid).unwrap();
+    (0..answer.rows).map(|row| value_at(&columns[feature], types[feature], row).unwrap()).collect()
 }
 
-fn statuses(answer: &ViewAnswer, feature: usize) -> Vec<&'static str> {
-    answer.statuses(feature).map(Status::name).collect()
+fn statuses(answer: &Answer, feature: usize) -> Vec<&'static str> {
+    answer.statuses_of(feature).iter().map(|byte| Status::of_byte(*byte).unwrap().name()).collect()
 }
 
 #[tokio::test]
@@ -118,13 +124,11 @@ async fn each_value_has_an_honest_status() {
     let keys = [ints(&[3, 1, 2]), vec![Value::Null], ints(&[9, 1])].concat();
     let answer = world.run(&lookup, &keys, 100).await.unwrap();
     assert_eq!(answer.rows, 6);
-    let weather = &answer.views[0];
-    assert_eq!(statuses(weather, 0), ["OUTSIDE_TTL", "NULL_VALUE", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "NULL_VALUE"]);
-    assert_eq!(statuses(weather, 1), ["OUTSIDE_TTL", "PRESENT", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "PRESENT"]);
+    assert_eq!(statuses(&answer, 0), ["OUTSIDE_TTL", "NULL_VALUE", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "NULL_VALUE"]);
+    assert_eq!(statuses(&answer, 1), ["OUTSIDE_TTL", "PRESENT", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "PRESENT"]);
     let temp = [Value::Null, Value::F64(0.5), Value::Null, Value::Null, Value::Null, Value::F64(0.5)];
-    assert_eq!(values(&weather.columns[1], F64), temp);
-    let times: Vec<_> = weather.found.iter().map(|found| found.event_time().map(Timestamp::micros)).collect();
-    assert_eq!(times, [Some(50), Some(100), None, None, None, Some(100)]);
+    assert_eq!(values(&lookup, &answer, 1), temp);
+    assert_eq!(answer.event_times_of(0), [50, 100, NO_EVENT_TIME, NO_EVENT_TIME, NO_EVENT_TIME, 100]);
 }
 
 #[tokio::test]
@@ -135,13 +139,13 @@ async fn both_edges_of_ttl_and_retention_are_inclusive_and_the_future_is_served(
     let cases = [(0, "PRESENT"), (1_010, "PRESENT"), (1_011, "OUTSIDE_TTL"), (1_100, "OUTSIDE_TTL"), (1_101, "NOT_FOUND"), (i64::MAX, "NOT_FOUND")];
     for (now, expected) in cases {
         let answer = world.run(&lookup, &ints(&[1]), now).await.unwrap();
-        assert_eq!(statuses(&answer.views[0], 0), [expected], "at {now}");
-        assert_eq!(values(&answer.views[0].columns[0], I64)[0].is_null(), expected != "PRESENT");
+        assert_eq!(statuses(&answer, 0), [expected], "at {now}");
+        assert_eq!(values(&lookup, &answer, 0)[0].is_null(), expected != "PRESENT");
     }
     let endless = world.features(&["traffic"]);
     let (generation, layout) = world.layout("traffic");
     world.put(generation, &layout, 1, at(i64::MIN), &[Value::I64(3)]).await;
-    assert_eq!(statuses(&world.run(&endless, &ints(&[1]), i64::MAX).await.unwrap().views[0], 0), ["PRESENT"]);
+    assert_eq!(statuses(&world.run(&endless, &ints(&[1]), i64::MAX).await.unwrap(), 0), ["PRESENT"]);
 }
 
 #[tokio::test]
@@ -154,14 +158,14 @@ async fn a_service_over_several_views_and_an_alias_is_one_read() {
     let lookup = world.lookup(&Selection::Service("routes".into())).unwrap();
     let names: Vec<_> = lookup.key_columns().iter().map(|column| (column.name.as_str(), column.scalar)).collect();
     assert_eq!(names, [("airport_id", Scalar::I32), ("dest", Scalar::I32)]);
-    let outputs: Vec<_> = lookup.views().flat_map(|view| view.output.clone()).collect();
-    assert_eq!(outputs, ["temp", "weather__wind", "flights", "there__wind"]);
+    let outputs: Vec<_> = lookup.features().iter().map(|feature| (feature.name.as_str(), feature.view)).collect();
+    assert_eq!(outputs, [("temp", 0), ("weather__wind", 0), ("flights", 1), ("there__wind", 2)]);
+    assert_eq!(lookup.views().collect::<Vec<_>>(), ["weather", "traffic", "there"]);
     let columns = [[1, 2], [2, 1]].map(|column| column_of(I64, &column.map(Value::I64)).unwrap());
     let answer = lookup.run(&world.store, &lookup.keys(&columns).unwrap(), Timestamp(100)).await.unwrap();
-    let of = |view: usize, feature: usize| values(&answer.views[view].columns[feature], I64);
-    assert_eq!(of(0, 1), [Value::I64(11), Value::I64(22)]);
-    assert_eq!(of(1, 0), [Value::I64(333), Value::Null]);
-    assert_eq!(of(2, 0), [Value::I64(22), Value::I64(11)]);
+    assert_eq!(values(&lookup, &answer, 1), [Value::I64(11), Value::I64(22)]);
+    assert_eq!(values(&lookup, &answer, 2), [Value::I64(333), Value::Null]);
+    assert_eq!(values(&lookup, &answer, 3), [Value::I64(22), Value::I64(11)]);
 }
 
 #[tokio::test]
@@ -170,9 +174,10 @@ async fn rows_of_older_layouts_are_read_by_field_id() {
     let old = world.layouts.insert(Layout::new(vec![(2, DataType::Scalar(Scalar::I32))]).unwrap()).unwrap();
     world.put(Generation(1), &old, 1, at(100), &[Value::I32(-4)]).await;
     world.put_weather(2, 100, &[Value::F64(0.5), Value::I64(5)]).await;
-    let answer = world.run(&world.features(&["weather"]), &ints(&[1, 2, 1]), 100).await.unwrap();
-    assert_eq!(statuses(&answer.views[0], 0), ["NULL_VALUE", "PRESENT", "NULL_VALUE"]);
-    assert_eq!(values(&answer.views[0].columns[1], I64), [-4, 5, -4].map(Value::I64));
+    let lookup = world.features(&["weather"]);
+    let answer = world.run(&lookup, &ints(&[1, 2, 1]), 100).await.unwrap();
+    assert_eq!(statuses(&answer, 0), ["NULL_VALUE", "PRESENT", "NULL_VALUE"]);
+    assert_eq!(values(&lookup, &answer, 1), [-4, 5, -4].map(Value::I64));
 }
 
 #[tokio::test]
@@ -185,7 +190,8 @@ async fn a_row_of_a_layout_that_is_not_known_here_asks_to_load_definitions_again
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains(&format!("{:016x}", newer.fingerprint())), "{error}");
     world.layouts.insert(newer).unwrap();
-    assert_eq!(values(&world.run(&lookup, &ints(&[1]), 100).await.unwrap().views[0].columns[0], I64), [Value::I64(5)]);
+    let answer = world.run(&lookup, &ints(&[1]), 100).await.unwrap();
+    assert_eq!(values(&lookup, &answer, 0), [Value::I64(5)]);
 }
 
 #[tokio::test]
@@ -195,7 +201,7 @@ async fn integers_that_no_key_can_be_are_not_found() {
     let lookup = world.features(&["weather:wind"]);
     let column = column_of(I64, &[Value::I64(1 << 40), Value::I64(1)]).unwrap();
     let answer = lookup.run(&world.store, &lookup.keys(&[column]).unwrap(), Timestamp(100)).await.unwrap();
-    assert_eq!(statuses(&answer.views[0], 0), ["NOT_FOUND", "PRESENT"]);
+    assert_eq!(statuses(&answer, 0), ["NOT_FOUND", "PRESENT"]);
 }
 
 #[tokio::test]
@@ -210,7 +216,7 @@ async fn wrong_key_columns_are_refused_by_name() {
         assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().contains("\"dest\""), "{error}");
     }
     assert_eq!(lookup.keys(&[Arc::clone(&long), long]).unwrap_err().kind(), ErrorKind::Exhausted);
-    let error = lookup.keys_of_values(&[vec![Value::I64(1), Value::Bool(true)]]).unwrap_err();
+    let error = lookup.keys_of_values(&[vec![Value::I64(1)], vec![Value::Bool(true)]]).unwrap_err();
     assert!(error.to_string().contains("\"dest\": row 0: expected i32"), "{error}");
     assert!(lookup.keys_of_values(&[vec![Value::I64(1)]]).unwrap_err().to_string().contains("\"dest\""));
 }
@@ -231,6 +237,18 @@ fn one_column_cannot_be_two_types_of_key() {
 #[tokio::test]
 async fn a_lookup_of_no_rows_is_empty_columns() {
     let world = World::new();
-    let answer = world.run(&world.features(&["weather"]), &[], 0).await.unwrap();
-    assert_eq!((answer.rows, answer.views[0].columns[0].len()), (0, 0));
+    let lookup = world.features(&["weather"]);
+    let answer = world.run(&lookup, &[], 0).await.unwrap();
+    assert_eq!((answer.rows, values(&lookup, &answer, 0)), (0, vec![]));
+}
+
+#[tokio::test]
+async fn a_schema_is_named_by_its_columns_alone() {
+    let world = World::new();
+    let id = |features: &[&str]| world.features(features).schema_id();
+    assert_eq!(id(&["weather"]), id(&["weather:temp", "weather:wind"]));
+    let others = [id(&["weather"]), id(&["weather:wind", "weather:temp"]), id(&["weather:temp"]), id(&["traffic"]), id(&["weather", "traffic"])];
+    for (place, one) in others.iter().enumerate() {
+        assert!(*one != 0 && !others[..place].contains(one));
+    }
 }

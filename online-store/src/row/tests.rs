@@ -1,6 +1,8 @@
 use anabranch_core::columns::{column_of, value_at};
+use anabranch_core::packed::{Packer, Sections};
 use anabranch_core::{DataType, Position, Scalar, SourceId, Value};
 use arrow::array::{Array, ArrayRef};
+use arrow::buffer::{BooleanBuffer, Buffer};
 use proptest::prelude::*;
 
 use super::*;
@@ -28,11 +30,12 @@ fn encode(layout: &Layout, values: &[Value]) -> Vec<u8> {
 }
 
 fn decode(layout: &Layout, wanted: &[(i32, DataType)], bytes: &[u8]) -> Result<Vec<Value>> {
-    let mut sinks: Vec<_> = wanted.iter().map(|(_, data_type)| ColumnSink::new(*data_type, 1)).collect();
-    RowReader::new(layout, wanted)?.read(PackedRow::parse(bytes)?, &mut sinks)?;
-    let columns: Vec<ArrayRef> = sinks.into_iter().map(ColumnSink::finish).collect::<Result<_>>()?;
-    assert!(columns.iter().all(|column| column.len() == 1));
-    Ok(columns.iter().zip(wanted).map(|(column, (_, data_type))| value_at(column, *data_type, 0).unwrap()).collect())
+    let types: Vec<_> = wanted.iter().map(|(_, data_type)| *data_type).collect();
+    let (mut packer, mut valid) = (Packer::new(types.iter().copied(), 1), vec![true; types.len()]);
+    RowReader::new(layout, wanted)?.read(PackedRow::parse(bytes)?, &mut packer, 0, 0, |place| valid[place] = false)?;
+    let values = Buffer::from(packer.finish());
+    let columns = Sections::new(&types, 1, &values)?.arrays(&values, |place| Some(BooleanBuffer::from(vec![valid[place]])))?;
+    Ok(columns.iter().zip(types).map(|(column, data_type)| value_at(column, data_type, 0).unwrap()).collect())
 }
 
 fn scalar_value(scalar: Scalar) -> BoxedStrategy<Value> {

@@ -826,71 +826,95 @@ pub struct OnlineRequest {
     pub full_names: bool,
     /// Key columns by the caller's names, of one length.
     #[prost(message, repeated, tag = "4")]
-    pub keys: ::prost::alloc::vec::Vec<Column>,
+    pub keys: ::prost::alloc::vec::Vec<KeyColumn>,
     /// A token that must be visible first.
     #[prost(string, tag = "5")]
     pub at_least: ::prost::alloc::string::String,
     /// How long to wait for it; 0 for 5,000.
     #[prost(uint32, tag = "6")]
     pub timeout_ms: u32,
+    /// The id of the schema of an earlier reply; a reply of the same schema leaves it out. 0 for none.
+    #[prost(fixed64, tag = "7")]
+    pub known_schema: u64,
 }
+/// The answer, column by column in few buffers, for readers that know what the columns are.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OnlineReply {
-    /// One column for each feature, in the order asked for.
-    #[prost(message, repeated, tag = "1")]
-    pub columns: ::prost::alloc::vec::Vec<FeatureColumn>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FeatureColumn {
-    #[prost(message, optional, tag = "1")]
-    pub values: ::core::option::Option<Column>,
-    /// One for each row.
-    #[prost(enumeration = "Status", repeated, tag = "2")]
-    pub statuses: ::prost::alloc::vec::Vec<i32>,
-    /// The event time of each row's value in UTC microseconds, 0 where there is none. Given for the first feature of each view only.
-    #[prost(sfixed64, repeated, tag = "3")]
+    /// Names the schema; never 0.
+    #[prost(fixed64, tag = "1")]
+    pub schema_id: u64,
+    /// Left out where the caller knows it.
+    #[prost(message, optional, tag = "2")]
+    pub schema: ::core::option::Option<OnlineSchema>,
+    /// A row for each key.
+    #[prost(uint32, tag = "3")]
+    pub rows: u32,
+    /// When values were judged, in UTC microseconds: the age of a value is this less its event time.
+    #[prost(sfixed64, tag = "4")]
+    pub as_of_us: i64,
+    /// A byte for each value, feature after feature, each row by row: the number of a Status.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub statuses: ::prost::bytes::Bytes,
+    /// The event times of the rows of each view, view after view, in UTC microseconds; the least int64 where there is no row.
+    #[prost(sfixed64, repeated, tag = "6")]
     pub event_times_us: ::prost::alloc::vec::Vec<i64>,
+    /// The values, feature after feature. Numbers are little-endian, and every part begins at a multiple of 8 bytes, filled up with zeros. Features of fixed
+    /// width come first, in their order: bool 1 byte a row, i32 and f32 4, i64, f64 and timestamp (UTC microseconds) 8, vector<k> 4 k. Then the others, in
+    /// theirs: string and bytes as offsets of 4 bytes, one more than rows, the first 0, and the bytes; a list of fixed width as offsets in items and the
+    /// items; a list of string or bytes as offsets in items, an offset before each item and one behind the last, and the bytes. Where a status is not
+    /// PRESENT the value is zero or empty.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub values: ::prost::bytes::Bytes,
 }
-/// A typed column. Where a row is null its value is the type's zero.
+/// What the columns of a reply are.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Column {
+pub struct OnlineSchema {
+    /// What the views go by.
+    #[prost(string, repeated, tag = "1")]
+    pub views: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// In the order asked for.
+    #[prost(message, repeated, tag = "2")]
+    pub features: ::prost::alloc::vec::Vec<OnlineFeature>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OnlineFeature {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// As core spells it: `i64`, `list<f32>`, `vector<3>` …
     #[prost(string, tag = "2")]
     pub r#type: ::prost::alloc::string::String,
-    /// Rows that are null, ascending.
-    #[prost(uint32, repeated, tag = "3")]
-    pub nulls: ::prost::alloc::vec::Vec<u32>,
-    #[prost(oneof = "column::Values", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
-    pub values: ::core::option::Option<column::Values>,
+    /// The place of its view.
+    #[prost(uint32, tag = "3")]
+    pub view: u32,
 }
-/// Nested message and enum types in `Column`.
-pub mod column {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
+/// The values of a key for every row, of the type that they are given as.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyColumn {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Rows that are null, ascending; their values say nothing.
+    #[prost(uint32, repeated, tag = "2")]
+    pub nulls: ::prost::alloc::vec::Vec<u32>,
+    #[prost(oneof = "key_column::Values", tags = "3, 4, 5, 6, 7, 8")]
+    pub values: ::core::option::Option<key_column::Values>,
+}
+/// Nested message and enum types in `KeyColumn`.
+pub mod key_column {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Values {
-        #[prost(message, tag = "4")]
+        #[prost(message, tag = "3")]
         Bools(super::BoolValues),
-        #[prost(message, tag = "5")]
+        #[prost(message, tag = "4")]
         I32s(super::Int32Values),
-        #[prost(message, tag = "6")]
+        #[prost(message, tag = "5")]
         I64s(super::Int64Values),
-        #[prost(message, tag = "7")]
-        F32s(super::FloatValues),
-        #[prost(message, tag = "8")]
-        F64s(super::DoubleValues),
-        #[prost(message, tag = "9")]
+        #[prost(message, tag = "6")]
         Strings(super::StringValues),
-        #[prost(message, tag = "10")]
+        #[prost(message, tag = "7")]
         Bytes(super::BytesValues),
         /// UTC microseconds.
-        #[prost(message, tag = "11")]
+        #[prost(message, tag = "8")]
         Timestamps(super::Int64Values),
-        #[prost(message, tag = "12")]
-        Lists(::prost::alloc::boxed::Box<super::ListValues>),
-        /// Row after row, each as long as the type says.
-        #[prost(message, tag = "13")]
-        Vectors(super::FloatValues),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -908,16 +932,6 @@ pub struct Int64Values {
     #[prost(sint64, repeated, tag = "1")]
     pub values: ::prost::alloc::vec::Vec<i64>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FloatValues {
-    #[prost(float, repeated, tag = "1")]
-    pub values: ::prost::alloc::vec::Vec<f32>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct DoubleValues {
-    #[prost(double, repeated, tag = "1")]
-    pub values: ::prost::alloc::vec::Vec<f64>,
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StringValues {
     #[prost(string, repeated, tag = "1")]
@@ -927,14 +941,6 @@ pub struct StringValues {
 pub struct BytesValues {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub values: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListValues {
-    /// Items of each row, null rows have none.
-    #[prost(uint32, repeated, tag = "1")]
-    pub lengths: ::prost::alloc::vec::Vec<u32>,
-    #[prost(message, optional, boxed, tag = "2")]
-    pub items: ::core::option::Option<::prost::alloc::boxed::Box<Column>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDatasetsRequest {

@@ -22,7 +22,7 @@ use crate::definitions::kind_of;
 use crate::errors::{invalid, raised};
 use crate::input::{batch, reader};
 use crate::objects::NativeObjects;
-use crate::output::{NativeTable, json_to_python, time_to_python};
+use crate::output::{NativeTable, json_to_python};
 
 /// A connection to a server, about one repository and ref.
 #[pyclass(frozen, name = "Client", module = "anabranch._anabranch")]
@@ -527,15 +527,15 @@ fn time_of(py: Python<'_>, text: &str) -> PyResult<Option<Timestamp>> {
     time.transpose().map_err(|error| raised(py, &Error::Core(error)))
 }
 
-/// The table, the statuses of each column as bytes (1 PRESENT, 2 NULL_VALUE, 3 NOT_FOUND, 4 OUTSIDE_TTL) and the event times.
+/// The table; a byte for each status, feature after feature (1 PRESENT, 2 NULL_VALUE, 3 NOT_FOUND, 4 OUTSIDE_TTL); eight bytes for each event time in
+/// UTC microseconds, view after view; for each feature the place of its view; and when all was judged.
 fn online(features: OnlineFeatures) -> Reply {
     Box::new(move |py| {
-        let OnlineFeatures { batch, statuses, event_times } = features;
-        let statuses: Vec<_> = statuses.iter().map(|column| PyBytes::new(py, &column.iter().map(|s| *s as u8 + 1).collect::<Vec<_>>())).collect();
-        let times = |column: Vec<Option<_>>| -> PyResult<Vec<_>> {
-            column.into_iter().map(|time| time.map(|time| time_to_python(py, time)).transpose()).collect()
-        };
-        let times = event_times.into_iter().map(times).collect::<PyResult<Vec<_>>>()?;
-        (NativeTable::new(batch.schema(), vec![batch]), PyList::new(py, statuses)?, times).into_py_any(py)
+        let statuses = PyBytes::new(py, features.status_bytes());
+        let times: Vec<u8> = features.event_time_micros().iter().flat_map(|us| us.to_ne_bytes()).collect();
+        let view_of: Vec<_> = (0..features.batch.num_columns()).map(|feature| features.view_of(feature)).collect();
+        let as_of = features.as_of.micros();
+        let table = NativeTable::new(features.batch.schema(), vec![features.batch]);
+        (table, statuses, PyBytes::new(py, &times), view_of, as_of).into_py_any(py)
     })
 }

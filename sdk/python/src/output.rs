@@ -107,7 +107,7 @@ fn to_python(py: Python<'_>, value: Value) -> PyResult<Py<PyAny>> {
 }
 
 /// A time as Python's, in UTC; beyond Python's years it stays a number of microseconds.
-pub(crate) fn time_to_python(py: Python<'_>, time: Timestamp) -> PyResult<Py<PyAny>> {
+fn time_to_python(py: Python<'_>, time: Timestamp) -> PyResult<Py<PyAny>> {
     let python = DateTime::from_timestamp_micros(time.micros()).and_then(|time| time.into_py_any(py).ok());
     python.map_or_else(|| time.micros().into_py_any(py), Ok)
 }

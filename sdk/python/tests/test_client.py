@@ -65,7 +65,12 @@ def test_lookups_say_what_is_there_and_why_not(client, pushed):
     found = client.get_online_features(["weather:temp", "weather:gusts"], [{"origin": o} for o in ("JFK", "LGA", "XXX")], at_least=pushed[1])
     assert found.to_pydict() == {"temp": [41.0, None, None], "gusts": [None, None, None]}
     assert found.statuses["temp"] == [Status.PRESENT, Status.NULL_VALUE, Status.NOT_FOUND]
-    assert found.event_times["temp"] == [at(7), at(5), None]
+    assert found.event_times == {"temp": [at(7), at(5), None]}
+    arrays, statuses, times, ages = found.to_numpy(), found.statuses_to_numpy(), found.event_times_to_numpy(), found.ages_to_numpy()
+    assert arrays["temp"][0] == 41.0 and numpy.isnan(arrays["temp"][1:]).all()
+    assert statuses["temp"].dtype == numpy.uint8 and statuses["gusts"].tolist() == [Status.NULL_VALUE, Status.NULL_VALUE, Status.NOT_FOUND]
+    assert times["gusts"][0] == numpy.datetime64(at(7).replace(tzinfo=None), "us") and numpy.isnat(times["gusts"][2])
+    assert ages["temp"][0] == numpy.datetime64(found.as_of.replace(tzinfo=None), "us") - times["temp"][0] and numpy.isnat(ages["temp"][2])
     for keys in [{"origin": ["JFK"]}, {"origin": "JFK"}, pandas.DataFrame({"origin": ["JFK"]}), polars.DataFrame({"origin": ["JFK"]})]:
         assert client.get_online_features(["weather:temp"], keys).to_pydict() == {"temp": [41.0]}
     route = client.get_online_features(ROUTE, {"origin": "JFK", "dest": "LGA"})

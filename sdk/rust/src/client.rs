@@ -24,6 +24,7 @@ use tonic::{Response, Status};
 
 use crate::Error;
 use crate::error::deepest;
+use crate::online::Schemas;
 use crate::session::Session;
 
 /// The pause before the first repetition; it doubles with each.
@@ -62,6 +63,7 @@ pub struct Client {
     target: v1::Target,
     #[expect(dead_code, reason = "held, so that a private server lives as long as its clients")]
     session: Option<Arc<Session>>,
+    schemas: Arc<Schemas>,
 }
 
 /// Whether doing a call twice differs from doing it once.
@@ -113,7 +115,7 @@ impl Client {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let unreachable = |error: tonic::transport::Error| Error::Unreachable { address: address.clone(), reason: deepest(&error) };
         let channel = endpoint.connect().await.map_err(unreachable)?;
-        Ok(Self { channel, address: address.into(), config: Arc::new(config), target: v1::Target::default(), session: None })
+        Ok(Self { channel, address: address.into(), config: Arc::new(config), target: v1::Target::default(), session: None, schemas: Arc::default() })
     }
 
     /// The same connection, about another repository.
@@ -151,6 +153,11 @@ impl Client {
     /// A branch, or where none is named the client's ref.
     pub(crate) fn or_own_ref(&self, branch: &str) -> String {
         if branch.is_empty() { self.target.r#ref.clone() } else { branch.to_owned() }
+    }
+
+    /// The schemas of the lookups that were made over this connection.
+    pub(crate) fn schemas(&self) -> &Schemas {
+        &self.schemas
     }
 
     pub(crate) fn author(&self) -> String {

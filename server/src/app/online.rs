@@ -1,16 +1,21 @@
 //! Lookups: the latest values of features for entities, as the definitions at the head of the served branch have them.
 //!
-//! Resolving a selection costs work, looking up must not: what was resolved is kept for as long as the definitions that are served stay the same.
+//! Resolving a selection costs work, looking up must not: what was resolved ([`Lookup`]) is kept for as long as the definitions that are served stay
+//! the same, and a lookup by it resolves no name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anabranch_core::columns::column_of;
 use anabranch_core::definition::Definitions;
+use anabranch_core::packed::Sections;
 use anabranch_core::selection::{SelectedView, Selection};
-use anabranch_core::{DataType, Timestamp, Value};
-use anabranch_online_store::{Answer, Lookup, Status, Target};
-use arrow::array::ArrayRef;
+use anabranch_core::types::UTC;
+use anabranch_core::{DataType, Value};
+use anabranch_online_store::lookup::MAX_LOOKUP_ROWS;
+use anabranch_online_store::{Answer, Lookup, NO_EVENT_TIME, Status, Target};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt8Array};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow::datatypes::{Field, Schema};
 use serde_json::Value as Json;
 
 use super::{DEFAULT_BRANCH, Scope};
@@ -56,17 +61,6 @@ pub(crate) struct Looked {
     pub(crate) answer: Answer,
 }
 
-/// One feature of an answer.
-#[derive(Debug)]
-pub(crate) struct Feature<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) data_type: DataType,
-    pub(crate) column: &'a ArrayRef,
-    pub(crate) statuses: Vec<Status>,
-    /// The event time of each row's value, for the first feature of each view.
-    pub(crate) event_times: Option<Vec<Option<Timestamp>>>,
-}
-
 impl Lookups {
     fn get(&self, definitions: &Arc<Definitions>, key: &str) -> Option<Arc<Lookup>> {
         let resolved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,8 +81,11 @@ impl Scope {
     pub(crate) async fn lookup(&self, request: LookupRequest) -> Result<Looked> {
         self.require_served().await?;
         self.wait_visible(&request.at_least, request.timeout_ms).await?;
-        let lookup = self.resolved_lookup(&request.selection, request.full_names)?;
-        let keys = lookup.keys(&key_columns(&lookup, request.keys)?)?;
+        let lookup = self.prepare(&request.selection, request.full_names)?;
+        let keys = match request.keys {
+            Keys::Columns(columns) => lookup.keys(&key_columns(&lookup, columns)?)?,
+            Keys::Json(columns) => lookup.keys_of_values(&json_columns(&lookup, columns)?)?,
+        };
         let answer = lookup.run(self.repo.online.as_ref(), &keys, self.app.clock().now()).await?;
         let looked = Looked { lookup, answer };
         self.count(&looked);
@@ -104,7 +101,19 @@ impl Scope {
         Err(Error::Precondition(format!("{:?} is not served: only branch {DEFAULT_BRANCH:?} is, so ask there or fetch a dataset", self.reference)))
     }
 
-    fn resolved_lookup(&self, selection: &Selection, full_names: bool) -> Result<Arc<Lookup>> {
+    /// The definitions that lookups are resolved against.
+    pub(crate) fn served_definitions(&self) -> Result<Arc<Definitions>> {
+        Ok(self.repo.ingest.served()?.definitions)
+    }
+
+    /// Puts online whatever is committed on the served branch and is not online yet.
+    pub(crate) async fn publish_committed(&self) -> Result<()> {
+        self.require_served().await?;
+        Ok(self.repo.ingest.publish().await?)
+    }
+
+    /// Resolves a selection: its views, columns and keys, once for as long as the definitions stay.
+    pub(crate) fn prepare(&self, selection: &Selection, full_names: bool) -> Result<Arc<Lookup>> {
         let served = self.repo.ingest.served()?;
         let key = match selection {
             Selection::Service(name) => format!("{full_names} service {name}"),
@@ -126,69 +135,93 @@ impl Scope {
     }
 
     fn count(&self, looked: &Looked) {
-        let mut counts = [0_u64; 4];
-        for view in &looked.answer.views {
-            for feature in 0..view.columns.len() {
-                view.statuses(feature).for_each(|status| counts[status as usize] += 1);
-            }
-        }
-        for status in [Status::Present, Status::NullValue, Status::NotFound, Status::OutsideTtl] {
-            let count = counts[status as usize];
+        let mut left = looked.answer.statuses.len();
+        for status in Status::ALL {
+            // Nearly always every value is there, which one pass tells.
+            let count = if left == 0 { 0 } else { looked.answer.statuses.iter().filter(|byte| **byte == status as u8).count() };
+            left -= count;
             if count > 0 {
-                self.app.metrics().values_looked_up.get_or_create(&StatusLabels { status: status.name() }).inc_by(count);
+                self.app.metrics().values_looked_up.get_or_create(&StatusLabels { status: status.name() }).inc_by(count as u64);
             }
         }
     }
 }
 
 impl Looked {
-    /// The features in the order asked for.
-    pub(crate) fn features(&self) -> impl Iterator<Item = Feature<'_>> {
-        self.lookup.views().zip(&self.answer.views).flat_map(|(view, answer)| {
-            view.features.iter().zip(&view.output).enumerate().map(move |(place, (feature, name))| Feature {
-                name,
-                data_type: view.layout.view().fields[*feature].data_type,
-                column: &answer.columns[place],
-                statuses: answer.statuses(place).collect(),
-                event_times: (place == 0).then(|| answer.found.iter().map(|found| found.event_time()).collect()),
-            })
-        })
+    /// The parts of the answer's values, feature by feature.
+    pub(crate) fn sections(&self) -> Result<Sections> {
+        let types: Vec<_> = self.lookup.features().iter().map(|feature| feature.data_type).collect();
+        Ok(Sections::new(&types, self.answer.rows, &self.answer.values)?)
+    }
+
+    /// The answer in Arrow: a column for each feature, then `feature__status` for each, a number of the wire's, and `view__event_time` for each view.
+    pub(crate) fn into_batch(self) -> Result<RecordBatch> {
+        let sections = self.sections()?;
+        let Self { lookup, answer } = self;
+        let valid = |feature: usize| {
+            let statuses = answer.statuses_of(feature);
+            let null = statuses.iter().any(|status| *status != Status::Present as u8);
+            null.then(|| BooleanBuffer::collect_bool(statuses.len(), |row| statuses[row] == Status::Present as u8))
+        };
+        let mut arrays = sections.arrays(&Buffer::from_vec(answer.values.clone()), valid)?;
+        let mut fields: Vec<_> = lookup.features().iter().map(|feature| Field::new(&feature.name, feature.data_type.to_arrow(), true)).collect();
+        for (place, feature) in lookup.features().iter().enumerate() {
+            arrays.push(Arc::new(UInt8Array::from(answer.statuses_of(place).to_vec())));
+            fields.push(Field::new(format!("{}__status", feature.name), arrow::datatypes::DataType::UInt8, false));
+        }
+        for (place, view) in lookup.views().enumerate() {
+            let times = answer.event_times_of(place);
+            let known = BooleanBuffer::collect_bool(times.len(), |row| times[row] != NO_EVENT_TIME);
+            let column = TimestampMicrosecondArray::new(times.to_vec().into(), Some(NullBuffer::new(known))).with_timezone(UTC);
+            fields.push(Field::new(format!("{view}__event_time"), column.data_type().clone(), true));
+            arrays.push(Arc::new(column));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(answer.rows));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options);
+        batch.map_err(|error| Error::argument("lookup", error.to_string()))
     }
 }
 
 /// The caller's key columns in the order of the lookup's.
-fn key_columns(lookup: &Lookup, keys: Keys) -> Result<Vec<ArrayRef>> {
-    let given: Vec<&str> = match &keys {
-        Keys::Columns(columns) => columns.iter().map(|(name, _)| name.as_str()).collect(),
-        Keys::Json(columns) => columns.keys().map(String::as_str).collect(),
-    };
-    let wanted: Vec<&str> = lookup.key_columns().iter().map(|column| column.name.as_str()).collect();
-    if let Some(missing) = wanted.iter().find(|name| !given.contains(name)) {
-        let given = if given.is_empty() { "none".to_owned() } else { given.join(", ") };
-        return Err(Error::argument(
-            "keys",
-            format!("key column {missing:?} is missing; the features need {}, given are {given}", wanted.join(", ")),
-        ));
+fn key_columns(lookup: &Lookup, columns: Vec<(String, ArrayRef)>) -> Result<Vec<ArrayRef>> {
+    check_names(lookup, &columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
+    // They are there: the missing ones were refused.
+    let find = |name: &String| columns.iter().position(|(given, _)| given == name);
+    let places: Vec<_> = lookup.key_columns().iter().filter_map(|key| find(&key.name)).collect();
+    if places.iter().copied().eq(0..columns.len()) {
+        return Ok(columns.into_iter().map(|(_, column)| column).collect());
     }
-    if let Some(odd) = given.iter().find(|name| !wanted.contains(name)) {
-        return Err(Error::argument("keys", format!("{odd:?} is no key of these features, which need {}", wanted.join(", "))));
-    }
-    let mut columns = Vec::with_capacity(wanted.len());
-    for key in lookup.key_columns() {
-        let column = match &keys {
-            Keys::Columns(columns) => columns.iter().find(|(name, _)| *name == key.name).map(|(_, column)| Ok(Arc::clone(column))),
-            Keys::Json(columns) => columns.get(&key.name).map(|values| json_column(&key.name, DataType::Scalar(key.scalar), values)),
-        };
-        // It is there: the missing ones were refused.
-        columns.extend(column.transpose()?);
-    }
-    Ok(columns)
+    Ok(places.into_iter().map(|place| Arc::clone(&columns[place].1)).collect())
 }
 
-fn json_column(name: &str, data_type: DataType, values: &[Json]) -> Result<ArrayRef> {
-    let read = |(row, json): (usize, &Json)| {
-        Value::from_json(data_type, json).map_err(|error| Error::argument(format!("key column {name:?}, row {row}"), error.to_string()))
-    };
-    let values = values.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
-    Ok(column_of(data_type, &values)?)
+/// The same of JSON, as values of the keys' types.
+fn json_columns(lookup: &Lookup, columns: BTreeMap<String, Vec<Json>>) -> Result<Vec<Vec<Value>>> {
+    check_names(lookup, &columns.keys().map(String::as_str).collect::<Vec<_>>())?;
+    if let Some(rows) = columns.values().map(Vec::len).max().filter(|rows| *rows > MAX_LOOKUP_ROWS) {
+        let (what, limit) = ("a lookup's number of rows".to_owned(), MAX_LOOKUP_ROWS as u64);
+        return Err(anabranch_online_store::Error::TooLarge { what, bytes: rows as u64, limit }.into());
+    }
+    let mut typed = Vec::with_capacity(columns.len());
+    for key in lookup.key_columns() {
+        let read = |(row, json): (usize, &Json)| {
+            let refuse = |error: anabranch_core::Error| Error::argument(format!("key column {:?}, row {row}", key.name), error.to_string());
+            Value::from_json(DataType::Scalar(key.scalar), json).map_err(refuse)
+        };
+        typed.push(columns[&key.name].iter().enumerate().map(read).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(typed)
+}
+
+/// Refuses key columns that are missing and that nobody asked for.
+fn check_names(lookup: &Lookup, given: &[&str]) -> Result<()> {
+    let wanted = || lookup.key_columns().iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(missing) = lookup.key_columns().iter().find(|column| !given.contains(&column.name.as_str())) {
+        let given = if given.is_empty() { "none".to_owned() } else { given.join(", ") };
+        let reason = format!("key column {:?} is missing; the features need {}, given are {given}", missing.name, wanted());
+        return Err(Error::argument("keys", reason));
+    }
+    if let Some(odd) = given.iter().find(|name| !lookup.key_columns().iter().any(|column| column.name == **name)) {
+        return Err(Error::argument("keys", format!("{odd:?} is no key of these features, which need {}", wanted())));
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The service `Online`.
 
-use anabranch_online_store::Status as ValueStatus;
+use anabranch_online_store::Lookup;
 use anabranch_proto::v1;
 use anabranch_proto::v1::online_server::Online;
 use tonic::{Request, Response, Status, async_trait};
@@ -16,7 +16,7 @@ impl Online for Grpc {
     async fn get_online_features(&self, request: Request<v1::OnlineRequest>) -> Result<Response<v1::OnlineReply>, Status> {
         let scope = self.enter(&request, Verb::Lookup, wire::target(request.get_ref().target.as_ref())).await?;
         let m = request.into_inner();
-        let key = |column: &v1::Column| Ok((column.name.clone(), columns::to_arrow(column)?.1));
+        let key = |column: &v1::KeyColumn| Ok((column.name.clone(), columns::to_arrow(column)?));
         let wanted = LookupRequest {
             selection: wire::selection(m.selection)?,
             full_names: m.full_names,
@@ -24,23 +24,31 @@ impl Online for Grpc {
             at_least: m.at_least,
             timeout_ms: m.timeout_ms,
         };
-        Ok(Response::new(reply(&scope.lookup(wanted).await?)?))
+        Ok(Response::new(reply(scope.lookup(wanted).await?, m.known_schema)))
     }
 }
 
-fn reply(looked: &Looked) -> Outcome<v1::OnlineReply> {
-    let status = |status: ValueStatus| match status {
-        ValueStatus::Present => v1::Status::Present,
-        ValueStatus::NullValue => v1::Status::NullValue,
-        ValueStatus::NotFound => v1::Status::NotFound,
-        ValueStatus::OutsideTtl => v1::Status::OutsideTtl,
-    };
-    let columns = looked.features().map(|feature| {
-        Ok(v1::FeatureColumn {
-            values: Some(columns::from_arrow(feature.name, feature.data_type, feature.column)?),
-            statuses: feature.statuses.iter().map(|value| status(*value).into()).collect(),
-            event_times_us: feature.event_times.unwrap_or_default().iter().map(|time| time.map_or(0, |time| time.micros())).collect(),
-        })
+/// The buffers of the answer go out as they are.
+fn reply(looked: Looked, known_schema: u64) -> v1::OnlineReply {
+    let Looked { lookup, answer } = looked;
+    let schema_id = lookup.schema_id();
+    v1::OnlineReply {
+        schema_id,
+        schema: (known_schema != schema_id).then(|| schema(&lookup)),
+        // A lookup has few rows.
+        rows: answer.rows as u32,
+        as_of_us: answer.as_of.micros(),
+        statuses: answer.statuses.into(),
+        event_times_us: answer.event_times,
+        values: answer.values.into(),
+    }
+}
+
+fn schema(lookup: &Lookup) -> v1::OnlineSchema {
+    let features = lookup.features().iter().map(|feature| v1::OnlineFeature {
+        name: feature.name.clone(),
+        r#type: feature.data_type.to_string(),
+        view: feature.view as u32,
     });
-    Ok(v1::OnlineReply { columns: columns.collect::<Outcome<_>>()? })
+    v1::OnlineSchema { views: lookup.views().map(str::to_owned).collect(), features: features.collect() }
 }

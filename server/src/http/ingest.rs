@@ -12,7 +12,7 @@ use crate::auth::Verb;
 use crate::wire;
 
 /// The content type of an Arrow IPC stream; every other body is JSON.
-const ARROW: &str = "application/vnd.apache.arrow.stream";
+pub(super) const ARROW: &str = "application/vnd.apache.arrow.stream";
 
 /// Where the rows of a body go.
 #[derive(Debug, Deserialize)]

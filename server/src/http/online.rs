@@ -1,16 +1,20 @@
-//! Lookups over HTTP.
+//! Lookups over HTTP: JSON, written into one buffer, or Arrow for whoever accepts that.
 
 use std::collections::BTreeMap;
 
-use anabranch_core::columns::value_at;
 use anabranch_core::selection::Selection;
+use anabranch_online_store::{NO_EVENT_TIME, Status};
+use arrow::ipc::writer::StreamWriter;
+use axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::Answer;
 use super::call::Call;
+use super::ingest::ARROW;
 use crate::app::{Keys, Looked, LookupRequest};
 use crate::auth::Verb;
+use crate::cells::{Style, write_array, write_cell, write_json, write_time};
 use crate::error::{Error, Result};
 
 /// Either `service` or `features`, and the key columns by name.
@@ -32,7 +36,8 @@ struct Wanted {
     timeout_ms: u32,
 }
 
-pub(super) async fn online_features(mut call: Call) -> Answer {
+pub(super) async fn online_features(mut call: Call) -> Result<Response> {
+    let arrow = call.header(ACCEPT).is_some_and(|accept| accept.contains(ARROW));
     let wanted: Wanted = call.json().await?;
     let scope = call.enter(Verb::Lookup, &wanted.repository, &wanted.r#ref).await?;
     let selection = match (wanted.service, wanted.features) {
@@ -42,23 +47,59 @@ pub(super) async fn online_features(mut call: Call) -> Answer {
     };
     let Wanted { full_names, at_least, timeout_ms, keys, .. } = wanted;
     let looked = scope.lookup(LookupRequest { selection, full_names, keys: Keys::Json(keys), at_least, timeout_ms }).await?;
-    Ok(axum::Json(answer(&looked)?))
+    if arrow {
+        return Ok(([(CONTENT_TYPE, ARROW)], ipc(looked)?).into_response());
+    }
+    Ok(([(CONTENT_TYPE, "application/json")], json(&looked)?).into_response())
 }
 
-fn answer(looked: &Looked) -> Result<Json> {
-    let mut columns = Vec::new();
-    for feature in looked.features() {
-        let value = |row| Ok(value_at(feature.column, feature.data_type, row)?.to_json());
-        let mut column = json!({
-            "name": feature.name,
-            "type": feature.data_type.to_string(),
-            "values": (0..feature.column.len()).map(value).collect::<Result<Vec<_>>>()?,
-            "statuses": feature.statuses.iter().map(|status| status.name()).collect::<Vec<_>>(),
+fn ipc(looked: Looked) -> Result<Vec<u8>> {
+    let batch = looked.into_batch()?;
+    let written = StreamWriter::try_new(Vec::new(), &batch.schema()).and_then(|mut writer| {
+        writer.write(&batch)?;
+        writer.into_inner()
+    });
+    written.map_err(|error| Error::argument("lookup", error.to_string()))
+}
+
+fn json(looked: &Looked) -> Result<Vec<u8>> {
+    let Looked { lookup, answer } = looked;
+    let sections = looked.sections()?;
+    // About the length of a float, its status and the rest.
+    let mut out = Vec::with_capacity(64 + lookup.features().len() * (64 + answer.rows * 32));
+    out.extend(b"{\"as_of\":");
+    write_time(&mut out, answer.as_of.micros());
+    out.extend(b",\"columns\":");
+    let mut told = None;
+    write_array(&mut out, lookup.features().iter().zip(sections.columns()).enumerate(), |out, (place, (feature, section))| {
+        out.extend(b"{\"name\":");
+        write_json(out, &feature.name);
+        out.extend(b",\"type\":\"");
+        out.extend(feature.data_type.to_string().as_bytes());
+        out.extend(b"\",\"values\":");
+        let statuses = answer.statuses_of(place);
+        write_array(out, statuses.iter().enumerate(), |out, (row, status)| match *status == Status::Present as u8 {
+            true => write_cell(out, Style::Anabranch, section, &answer.values, row),
+            false => out.extend(b"null"),
         });
-        if let Some(times) = &feature.event_times {
-            column["event_times"] = times.iter().map(|time| time.map(|time| time.to_string())).collect::<Vec<_>>().into();
+        out.extend(b",\"statuses\":");
+        write_array(out, statuses, |out, status| write_status(out, *status));
+        // The first feature of a view tells its event times.
+        if told.replace(feature.view) != Some(feature.view) {
+            out.extend(b",\"event_times\":");
+            write_array(out, answer.event_times_of(feature.view), |out, time| match *time {
+                NO_EVENT_TIME => out.extend(b"null"),
+                time => write_time(out, time),
+            });
         }
-        columns.push(column);
-    }
-    Ok(json!({"columns": columns}))
+        out.push(b'}');
+    });
+    out.push(b'}');
+    Ok(out)
+}
+
+fn write_status(out: &mut Vec<u8>, status: u8) {
+    out.push(b'"');
+    out.extend(Status::of_byte(status).map_or("", Status::name).as_bytes());
+    out.push(b'"');
 }

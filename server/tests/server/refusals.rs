@@ -204,8 +204,8 @@ async fn only_the_served_branch_is_looked_up_and_only_branches_are_written() {
     server.http("POST", "/v1/branches", r#"{"name": "side"}"#).await;
     server.http("POST", "/v1/tags", r#"{"name": "v1"}"#).await;
     let keys = || {
-        let values = v1::column::Values::Strings(v1::StringValues { values: vec!["JFK".into()] });
-        vec![v1::Column { name: "origin".into(), r#type: "string".into(), nulls: vec![], values: Some(values) }]
+        let values = v1::key_column::Values::Strings(v1::StringValues { values: vec!["JFK".into()] });
+        vec![v1::KeyColumn { name: "origin".into(), nulls: vec![], values: Some(values) }]
     };
     for reference in ["side", "tag:v1"] {
         let request = v1::OnlineRequest { target: at(reference), selection: features(&["weather"]), keys: keys(), ..v1::OnlineRequest::default() };

@@ -4,30 +4,28 @@ use std::sync::Arc;
 
 use anabranch_proto::v1;
 use anabranch_proto::v1::online_client::OnlineClient;
-use anabranch_proto::v1::{Column, Status, StringValues, column::Values};
+use anabranch_proto::v1::{KeyColumn, Status, StringValues, key_column::Values};
 use serde_json::json;
 
-use crate::support::{TestServer, features, push, weather};
+use crate::support::{TestServer, WEATHER, features, floats, push, weather};
 
-fn origins(names: &[&str], nulls: &[u32]) -> Column {
+fn origins(names: &[&str], nulls: &[u32]) -> KeyColumn {
     let values = names.iter().map(|name| (*name).to_owned()).collect();
-    Column { name: "origin".into(), r#type: "string".into(), nulls: nulls.to_vec(), values: Some(Values::Strings(StringValues { values })) }
+    KeyColumn { name: "origin".into(), nulls: nulls.to_vec(), values: Some(Values::Strings(StringValues { values })) }
 }
 
-async fn lookup(server: &TestServer, selected: &[&str], keys: Column, at_least: &str) -> v1::OnlineReply {
+async fn lookup(server: &TestServer, selected: &[&str], keys: KeyColumn, at_least: &str) -> v1::OnlineReply {
     let request = v1::OnlineRequest { selection: features(selected), keys: vec![keys], at_least: at_least.into(), ..v1::OnlineRequest::default() };
     OnlineClient::new(server.channel.clone()).get_online_features(request).await.unwrap().into_inner()
 }
 
-fn f64s(column: &v1::FeatureColumn) -> Vec<f64> {
-    match column.values.as_ref().unwrap().values.as_ref().unwrap() {
-        Values::F64s(list) => list.values.clone(),
-        other => panic!("{other:?}"),
-    }
+/// Values of f64 columns alone, feature after feature.
+fn f64s(reply: &v1::OnlineReply) -> Vec<f64> {
+    reply.values.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
 }
 
-fn statuses(column: &v1::FeatureColumn) -> Vec<Status> {
-    column.statuses.iter().map(|status| Status::try_from(*status).unwrap()).collect()
+fn statuses(reply: &v1::OnlineReply) -> Vec<Status> {
+    reply.statuses.iter().map(|status| Status::try_from(i32::from(*status)).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -42,14 +40,50 @@ pub(crate) async fn looks_pushed_rows_up(server: &TestServer) {
     let pushed = server.push(rows).await;
     assert_eq!((pushed.rows, pushed.duplicate), (2, false));
     let reply = lookup(server, &["weather"], origins(&["JFK", "EWR", ""], &[2]), &pushed.token).await;
-    let [temp, wind] = &reply.columns[..] else { panic!("{reply:?}") };
-    assert_eq!(temp.values.as_ref().unwrap().name, "temp");
-    assert_eq!(f64s(temp), [3.5, 0.0, 0.0]);
-    assert_eq!(temp.values.as_ref().unwrap().nulls, [1, 2]);
-    assert_eq!(statuses(temp), [Status::Present, Status::NotFound, Status::NotFound]);
-    assert_eq!(statuses(wind), [Status::NullValue, Status::NotFound, Status::NotFound]);
-    assert_eq!(temp.event_times_us, [1_704_070_800_000_000, 0, 0]);
-    assert!(wind.event_times_us.is_empty());
+    let schema = reply.schema.clone().unwrap();
+    let features: Vec<_> = schema.features.iter().map(|feature| (feature.name.as_str(), feature.r#type.as_str(), feature.view)).collect();
+    assert_eq!((features, schema.views), (vec![("temp", "f64", 0), ("wind", "f64", 0)], vec!["weather".to_owned()]));
+    assert_eq!((reply.rows, f64s(&reply)), (3, vec![3.5, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    let temp = [Status::Present, Status::NotFound, Status::NotFound];
+    let wind = [Status::NullValue, Status::NotFound, Status::NotFound];
+    assert_eq!(statuses(&reply), [temp, wind].concat());
+    assert_eq!(reply.event_times_us, [1_704_070_800_000_000, i64::MIN, i64::MIN]);
+    assert!(reply.as_of_us > reply.event_times_us[0]);
+}
+
+#[tokio::test]
+async fn a_schema_is_told_until_it_is_known_and_again_when_it_changes() {
+    let server = TestServer::with_weather().await;
+    let ask = async |known_schema| {
+        let request =
+            v1::OnlineRequest { selection: features(&["weather"]), keys: vec![origins(&["JFK"], &[])], known_schema, ..v1::OnlineRequest::default() };
+        OnlineClient::new(server.channel.clone()).get_online_features(request).await.unwrap().into_inner()
+    };
+    let first = ask(0).await;
+    assert!(first.schema_id != 0 && first.schema.is_some());
+    let again = ask(first.schema_id).await;
+    assert_eq!((again.schema_id, &again.schema), (first.schema_id, &None));
+    assert!(ask(first.schema_id ^ 1).await.schema.is_some());
+    server.apply(&WEATHER.replace("  - {name: wind, type: f64}\n", "  - {name: wind, type: f64}\n  - {name: gusts, type: i64}\n")).await.unwrap();
+    let changed = ask(first.schema_id).await;
+    assert_eq!(changed.schema.unwrap().features.len(), 3);
+    assert_ne!(changed.schema_id, first.schema_id);
+}
+
+#[tokio::test]
+async fn who_accepts_arrow_is_answered_in_arrow() {
+    let server = TestServer::with_weather().await;
+    let token = server.push(r#"{"origin": "JFK", "at": "2024-01-01T01:00:00Z", "temp": 3.5, "wind": null}"#).await.token;
+    let body = json!({"features": ["weather"], "keys": {"origin": ["JFK", "XXX"]}, "at_least": token}).to_string();
+    let (status, answer) = server.http_bytes("POST", "/v1/online-features", "Accept: application/vnd.apache.arrow.stream\r\n", body.as_bytes()).await;
+    assert_eq!(status, 200);
+    let batch = arrow::ipc::reader::StreamReader::try_new(&answer[..], None).unwrap().next().unwrap().unwrap();
+    let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["temp", "wind", "temp__status", "wind__status", "weather__event_time"]);
+    assert_eq!(floats(&batch, "temp"), [Some(3.5), None]);
+    let statuses = batch.column(3).as_any().downcast_ref::<arrow::array::UInt8Array>().unwrap();
+    assert_eq!(statuses.values(), &[2, 3]);
+    assert_eq!(batch.column(4).null_count(), 1);
 }
 
 #[tokio::test]
@@ -76,7 +110,7 @@ async fn arrow_is_pushed_as_well_as_json() {
     let rows = Some(v1::push_request::Rows::ArrowIpc(ipc.clone().into()));
     let pushed = server.ingest().push(v1::PushRequest { rows, ..push("") }).await.unwrap().into_inner();
     let reply = lookup(&server, &["weather:temp"], origins(&["JFK"], &[]), &pushed.token).await;
-    assert_eq!(f64s(&reply.columns[0]), [7.0]);
+    assert_eq!(f64s(&reply), [7.0]);
     let headers = "Content-Type: application/vnd.apache.arrow.stream\r\n";
     let (status, body) = server.http_raw("POST", "/v1/push?view=weather", headers, &ipc).await;
     assert_eq!(status, 200, "{body}");
@@ -103,7 +137,7 @@ pub(crate) async fn deletes_an_entity(server: &TestServer) {
     let (status, reply) = server.http("POST", "/v1/delete?view=weather", r#"{"origin": "JFK", "at": "2024-01-01T02:00:00Z"}"#).await;
     assert_eq!(status, 200, "{reply}");
     let found = lookup(server, &["weather:temp"], origins(&["JFK"], &[]), reply["token"].as_str().unwrap()).await;
-    assert_eq!(statuses(&found.columns[0]), [Status::NotFound]);
+    assert_eq!(statuses(&found), [Status::NotFound]);
     server.flush().await;
     let spine = crate::support::spine(&["JFK", "JFK"], &[1, 3]);
     let (joined, _) = server.historical(crate::support::historical(&["weather:temp"]), spine).await.unwrap();
@@ -149,7 +183,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let server = server.restart().await;
     let token = server.push(r#"{"origin": "EWR", "at": "2024-01-01T00:00:00Z", "temp": 2}"#).await.token;
     let reply = lookup(&server, &["weather:temp"], origins(&["JFK", "EWR"], &[]), &token).await;
-    assert_eq!(f64s(&reply.columns[0]), [1.0, 2.0]);
+    assert_eq!(f64s(&reply), [1.0, 2.0]);
 }
 
 #[tokio::test]
@@ -160,8 +194,7 @@ async fn a_view_added_while_serving_is_looked_up_at_once() {
     let yaml = "kind: feature_view\nname: sky\nentities: [airport]\nevent_timestamp: at\nfields:\n  - {name: clouds, type: i64}\n";
     server.apply(yaml).await.unwrap();
     let reply = lookup(&server, &["weather:temp", "sky:clouds"], origins(&["JFK"], &[]), "").await;
-    assert_eq!(statuses(&reply.columns[0]), [Status::Present]);
-    assert_eq!(statuses(&reply.columns[1]), [Status::NotFound]);
+    assert_eq!(statuses(&reply), [Status::Present, Status::NotFound]);
 }
 
 #[tokio::test]

@@ -139,6 +139,11 @@ impl TestServer {
     }
 
     pub(crate) async fn http_raw(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+        let (status, body) = self.http_bytes(method, path, headers, body).await;
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    pub(crate) async fn http_bytes(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(self.running.addr()).await.unwrap();
         let length = body.len();
         let host = if headers.contains("Host:") { String::new() } else { "Host: localhost\r\n".to_owned() };
@@ -147,7 +152,9 @@ impl TestServer {
         stream.write_all(body).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
-        parse_answer(&answer)
+        let (status, _) = parse_answer(&answer);
+        let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        (status, answer.split_off(head + 4))
     }
 }
 

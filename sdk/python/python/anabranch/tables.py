@@ -117,20 +117,65 @@ class Status(enum.IntEnum):
 class OnlineFeatures(Table):
     """The answer to a lookup: a row for each key, in the order of the keys, and a column for each feature, in the order asked for."""
 
-    def __init__(self, native: _NativeTable, statuses: list[bytes], event_times: list[list[_datetime.datetime | None]]) -> None:
+    def __init__(self, native: _NativeTable, statuses: bytes, event_times: bytes, view_of: list[int], as_of: int) -> None:
         super().__init__(native)
         self._statuses = statuses
         self._event_times = event_times
+        self._view_of = view_of
+        self._as_of = as_of
+
+    @property
+    def as_of(self) -> _datetime.datetime:
+        """When the server judged the values: the age of a value is this less its event time."""
+        return _EPOCH + _datetime.timedelta(microseconds=self._as_of)
 
     @property
     def statuses(self) -> dict[str, list[Status]]:
-        """For each feature, the status of each row."""
-        return {name: [Status(status) for status in column] for name, column in zip(self.column_names, self._statuses)}
+        """For each feature, the status of each row. For many rows, `statuses_to_numpy` is faster."""
+        rows = self.num_rows
+        return {name: [Status(status) for status in self._statuses[i * rows : (i + 1) * rows]] for i, name in enumerate(self.column_names)}
 
     @property
     def event_times(self) -> dict[str, list[_datetime.datetime | None]]:
-        """For the first feature of each view, the event time of each row's value; `None` where there is no row."""
-        return {name: times for name, times in zip(self.column_names, self._event_times) if times}
+        """For the first feature of each view, the event time of each row; `None` where there is no row."""
+        rows, times = self.num_rows, memoryview(self._event_times).cast("q").tolist()
+        first = {view: name for name, view in zip(reversed(self.column_names), reversed(self._view_of))}
+        return {first[view]: [_time(us) for us in times[view * rows : (view + 1) * rows]] for view in sorted(first)}
+
+    def statuses_to_numpy(self) -> dict[str, Any]:
+        """For each feature, the numbers of its statuses (see `Status`): views of one array of bytes."""
+        import numpy
+
+        statuses = numpy.frombuffer(self._statuses, numpy.uint8).reshape(len(self._view_of), self.num_rows)
+        return dict(zip(self.column_names, statuses))
+
+    def event_times_to_numpy(self) -> dict[str, Any]:
+        """For each feature, the event times of its rows as `datetime64[us]`; `NaT` where there is no row. Features of one view share memory."""
+        times = self._times()
+        return {name: times[view] for name, view in zip(self.column_names, self._view_of)}
+
+    def ages_to_numpy(self) -> dict[str, Any]:
+        """For each feature, how old its rows were when they were judged, as `timedelta64[us]`; `NaT` where there is no row."""
+        import numpy
+
+        ages = numpy.datetime64(self._as_of, "us") - self._times()
+        return {name: ages[view] for name, view in zip(self.column_names, self._view_of)}
+
+    def _times(self) -> Any:
+        import numpy
+
+        # The least number, which says that there is no row, is NumPy's NaT.
+        return numpy.frombuffer(self._event_times, "datetime64[us]").reshape(max(self._view_of, default=-1) + 1, self.num_rows)
+
+
+_EPOCH = _datetime.datetime(1970, 1, 1, tzinfo=_datetime.timezone.utc)
+
+
+def _time(us: int) -> _datetime.datetime | None:
+    try:
+        return None if us == -(2**63) else _EPOCH + _datetime.timedelta(microseconds=us)
+    except OverflowError:
+        return us  # type: ignore[return-value]  # beyond Python's years it stays a number
 
 
 class Dataset(Table):

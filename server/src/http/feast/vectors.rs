@@ -1,0 +1,118 @@
+//! Feature vectors in Feast's shape: each column of the answer is a list of values, statuses and event times.
+
+use std::collections::BTreeMap;
+
+use anabranch_core::Scalar;
+use anabranch_core::definition::{Definition, DefinitionKind, Definitions};
+use anabranch_online_store::{KeyColumn, NO_EVENT_TIME, Status};
+use serde_json::Value as Json;
+
+use super::Refused;
+use crate::app::Looked;
+use crate::cells::{Style, write_array, write_cell, write_json, write_time};
+use crate::error::{Error, Result};
+
+/// The event time that Feast gives to what has none.
+const NO_TIME: &[u8] = b"\"1970-01-01T00:00:00Z\"";
+
+/// The columns that a caller gave, by their join keys.
+pub(super) type Entities = BTreeMap<String, Vec<Json>>;
+
+/// Finds the join keys of the columns: Feast takes the name of an entity, too.
+pub(super) fn entities(given: Entities, definitions: &Definitions) -> Result<Entities, Refused> {
+    let mut entities = Entities::new();
+    let rows = given.values().next().map_or(0, Vec::len);
+    for (name, values) in given {
+        if values.len() != rows {
+            return Err(Error::argument("entities", format!("{name:?} has {} values where others have {rows}", values.len())).into());
+        }
+        let key = match definitions.get(DefinitionKind::Entity, &name) {
+            _ if is_key(definitions, &name) => name,
+            Some(Definition::Entity(entity)) if entity.join_keys.len() == 1 => entity.join_keys[0].name.clone(),
+            _ => return Err(Refused::missing("EntityNotFoundException", format!("there is no join key or entity of one join key {name:?}"))),
+        };
+        entities.insert(key, values);
+    }
+    Ok(entities)
+}
+
+/// Whether a name is a join key, or what a service calls one.
+fn is_key(definitions: &Definitions, name: &str) -> bool {
+    let joins = |definition: &Definition| matches!(definition, Definition::Entity(entity) if entity.join_keys.iter().any(|key| key.name == name));
+    definitions.iter().any(joins)
+        || definitions.services().any(|service| service.features.iter().any(|projection| projection.key_map.values().any(|column| column == name)))
+}
+
+/// The key columns that are needed, as JSON of our own; what is missing is missed by the lookup.
+pub(super) fn keys(entities: &Entities, needed: &[KeyColumn]) -> Entities {
+    let own = |key: &KeyColumn, value: &Json| match (key.scalar, value) {
+        // Data frames make floats of integers with gaps.
+        (Scalar::I32 | Scalar::I64, Json::Number(number)) if number.is_f64() => whole(number.as_f64()).map_or_else(|| value.clone(), Json::from),
+        // Feast's times are whole seconds.
+        (Scalar::Timestamp, Json::Number(number)) => number.as_i64().and_then(|s| s.checked_mul(1_000_000)).map_or_else(|| value.clone(), Json::from),
+        _ => value.clone(),
+    };
+    let column = |key: &KeyColumn| entities.get(&key.name).map(|values| (key.name.clone(), values.iter().map(|value| own(key, value)).collect()));
+    needed.iter().filter_map(column).collect()
+}
+
+/// A float that is a whole number.
+pub(super) fn whole(number: Option<f64>) -> Option<i64> {
+    number.filter(|x| x.fract() == 0.0 && x.abs() < 9e15).map(|x| x as i64)
+}
+
+/// The answer, written into one buffer.
+pub(super) fn answer(looked: &Looked, entities: &Entities) -> Result<Vec<u8>> {
+    let Looked { lookup, answer } = looked;
+    let sections = looked.sections()?;
+    let mut out = Vec::with_capacity(64 + (lookup.features().len() + entities.len()) * (64 + answer.rows * 64));
+    let names = entities.keys().chain(lookup.features().iter().map(|feature| &feature.name));
+    out.extend(b"{\"metadata\":{\"feature_names\":");
+    write_array(&mut out, names, write_json);
+    out.extend(b"},\"results\":[");
+    for values in entities.values() {
+        out.extend(b"{\"values\":");
+        write_json(&mut out, values);
+        out.extend(b",\"statuses\":");
+        write_array(&mut out, values, |out, value| out.extend(if value.is_null() { &b"\"NULL_VALUE\""[..] } else { b"\"PRESENT\"" }));
+        out.extend(b",\"event_timestamps\":");
+        write_array(&mut out, values, |out, _| out.extend(NO_TIME));
+        out.extend(b"},");
+    }
+    // The times of a view are written once and copied for each of its features.
+    let mut times: (Option<usize>, Vec<u8>) = (None, Vec::new());
+    for (place, (feature, section)) in lookup.features().iter().zip(sections.columns()).enumerate() {
+        let statuses = answer.statuses_of(place);
+        out.extend(b"{\"values\":");
+        write_array(&mut out, statuses.iter().enumerate(), |out, (row, status)| match *status == Status::Present as u8 {
+            true => write_cell(out, Style::Feast, section, &answer.values, row),
+            false => out.extend(b"null"),
+        });
+        out.extend(b",\"statuses\":");
+        write_array(&mut out, statuses, |out, status| out.extend(status_name(*status)));
+        out.extend(b",\"event_timestamps\":");
+        if times.0.replace(feature.view) != Some(feature.view) {
+            times.1.clear();
+            write_array(&mut times.1, answer.event_times_of(feature.view), |out, time| match *time {
+                NO_EVENT_TIME => out.extend(NO_TIME),
+                time => write_time(out, time),
+            });
+        }
+        out.extend(&times.1);
+        out.extend(b"},");
+    }
+    if out.last() == Some(&b',') {
+        out.pop();
+    }
+    out.extend(b"]}");
+    Ok(out)
+}
+
+fn status_name(status: u8) -> &'static [u8] {
+    match Status::of_byte(status) {
+        Some(Status::Present) => b"\"PRESENT\"",
+        Some(Status::NullValue) => b"\"NULL_VALUE\"",
+        Some(Status::OutsideTtl) => b"\"OUTSIDE_MAX_AGE\"",
+        Some(Status::NotFound) | None => b"\"NOT_FOUND\"",
+    }
+}
