@@ -173,7 +173,16 @@ impl RedisOnlineStore {
 
     /// The next step of a walk over every entity: some keys, and where to go on.
     async fn step(&self, walk: Option<Walk>, call: &Call) -> Result<(Vec<Vec<u8>>, Option<Walk>)> {
+        match self.try_step(walk.clone(), call).await {
+            Err(Error::Storage { .. }) => self.try_step(walk, call).await,
+            stepped => stepped,
+        }
+    }
+
+    async fn try_step(&self, walk: Option<Walk>, call: &Call) -> Result<(Vec<Vec<u8>>, Option<Walk>)> {
         let topology = self.cluster.topology(call).await?;
+        // A connection that broke since it was used last is made anew.
+        let topology = if topology.peers.iter().all(Peer::is_alive) { topology } else { self.cluster.doubt(&topology, call).await? };
         let mut peers: Vec<&Peer> = topology.peers.iter().collect();
         peers.sort_by(|a, b| a.address.cmp(&b.address));
         // A process that is gone is passed over: its slots are another's now.
@@ -181,11 +190,7 @@ impl RedisOnlineStore {
         let Some(peer) = peers.get(at) else { return Ok((Vec::new(), None)) };
         let cursor = walk.filter(|walk| walk.address == peer.address).map_or(0, |walk| walk.cursor);
         let scan = cmd("SCAN").arg(cursor).arg("MATCH").arg(self.cluster.keys.entities()).arg("COUNT").arg(WALK).take();
-        let reply = peer.ask(scan, call).await;
-        if reply.is_err() && !peer.is_alive() {
-            self.cluster.doubt(&topology, call).await?;
-        }
-        let mut reply = reply?.into_sequence().unwrap_or_default().into_iter();
+        let mut reply = peer.ask(scan, call).await?.into_sequence().unwrap_or_default().into_iter();
         let cursor = peer::text(reply.next().unwrap_or_default()).parse().map_err(|_| call.failed("it gave no cursor"))?;
         let keys = reply.next().and_then(|keys| keys.into_sequence().ok()).unwrap_or_default();
         let keys = keys.into_iter().filter_map(peer::bytes).collect();
