@@ -315,7 +315,7 @@ mod tests {
             v1::OnlineReply { statuses: vec![1].into(), ..reply() },
             v1::OnlineReply { statuses: vec![1, 9].into(), ..reply() },
             v1::OnlineReply { event_times_us: vec![], ..reply() },
-            v1::OnlineReply { values: vec![0; 16].into(), ..reply() },
+            v1::OnlineReply { values: vec![0; 12].into(), ..reply() },
             v1::OnlineReply { values: vec![0; 100].into(), ..reply() },
         ] {
             assert!(matches!(OnlineFeatures::new(broken.clone(), known(), 1), Err(Error::Protocol(_))), "{broken:?}");
