@@ -8,6 +8,9 @@
 //! begin so is Ballista's own. A process refuses what another version of this format sends it, by the number, as a failed precondition; what is cut
 //! short or damaged is refused as corrupt.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::sync::Arc;
 
