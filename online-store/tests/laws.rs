@@ -161,7 +161,7 @@ fn stores_hold_the_greatest_row_of_each_entity_whatever_the_interleaving() {
     let result = runner.run(&(history(), proptest::bool::weighted(0.05)), |(batches, reopen)| {
         let base = cases.fetch_add(1, Ordering::Relaxed) * 10;
         // A Redis that syncs every write takes its time.
-        let on_redis = (base % 40 == 0 || reopen).then(|| {
+        let on_redis = (base.is_multiple_of(40) || reopen).then(|| {
             runtime.block_on(apply(&redis, base, &batches));
             if reopen {
                 let mut server = server.lock().unwrap();
