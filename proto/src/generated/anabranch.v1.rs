@@ -859,7 +859,7 @@ pub struct OnlineReply {
     #[prost(sfixed64, repeated, tag = "6")]
     pub event_times_us: ::prost::alloc::vec::Vec<i64>,
     /// The values, feature after feature. Numbers are little-endian, and every part begins at a multiple of 8 bytes, filled up with zeros. Features of fixed
-    /// width come first, in their order: bool 1 byte a row, i32 and f32 4, i64, f64 and timestamp (UTC microseconds) 8, vector<k> 4 k. Then the others, in
+    /// width come first, in their order: bool 1 byte a row, i32 and f32 4, i64, f64 and timestamp (UTC microseconds) 8, a vector of k 4 k. Then the others, in
     /// theirs: string and bytes as offsets of 4 bytes, one more than rows, the first 0, and the bytes; a list of fixed width as offsets in items and the
     /// items; a list of string or bytes as offsets in items, an offset before each item and one behind the last, and the bytes. Where a status is not
     /// PRESENT the value is zero or empty.
