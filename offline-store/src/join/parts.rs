@@ -21,7 +21,7 @@ use std::io::{self, BufWriter, Seek, Write};
 use std::sync::Arc;
 
 use anabranch_core::types::DataType;
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
@@ -81,7 +81,9 @@ impl JoinPlan {
 
     /// What stays from the first part to the last.
     fn held_bytes(&self) -> usize {
-        let spine: usize = self.spine.batches().iter().map(RecordBatch::get_array_memory_size).sum();
+        // Batches are often slices of one buffer, which counts once.
+        let slice = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+        let spine: usize = self.spine.batches().iter().flat_map(RecordBatch::columns).map(slice).sum();
         // A time for each row, and for each timeline a time, a number and an entity.
         spine + self.spine.rows() * (8 + 16 * self.timelines())
     }

@@ -17,6 +17,10 @@ fn list(user: i64) -> Value {
 
 /// A spine of every asked entity, the last one first, and the rows that it matches.
 fn world() -> (JoinPlan, Memory) {
+    world_in(50_000)
+}
+
+fn world_in(spine_batch: usize) -> (JoinPlan, Memory) {
     let features = vec![("x", data_type("i64")), ("list", data_type("list<i64>"))];
     let views = [ViewSpec { name: "view", keys: vec![("user", Scalar::I64)], known: false, lookback: None, features }];
     let uses = [Use { view: 0, alias: None, columns: vec!["user"] }];
@@ -41,7 +45,7 @@ fn world() -> (JoinPlan, Memory) {
         table([("event_timestamp", column_of(data_type("timestamp"), &times).unwrap()), ("user", column_of(data_type("i64"), &users).unwrap())]);
     let selection = Selection::Service("all".to_owned());
     let options = world::options(Knowledge::Spine, false);
-    let plan = JoinPlan::new(world::spine(&spine, 50_000).unwrap(), &selection, &definitions(&views, &uses), options).unwrap();
+    let plan = JoinPlan::new(world::spine(&spine, spine_batch).unwrap(), &selection, &definitions(&views, &uses), options).unwrap();
     (plan, Memory { batch_rows: 5_000, ..Memory::new(&views, &rows) })
 }
 
@@ -76,6 +80,13 @@ fn a_join_that_outgrows_its_memory_spills_and_gives_the_same_rows() {
     assert_whole(&joined);
     assert_whole(&joined);
     assert_eq!(joined.report.views[0].matched, ASKED as u64);
+}
+
+#[test]
+fn a_spine_of_slices_counts_what_they_hold_and_not_the_buffer_of_each() {
+    let (whole, sliced) = (world_in(ASKED as usize).0, world_in(100).0);
+    let (whole, sliced) = (whole.memory_bytes(), sliced.memory_bytes());
+    assert!(sliced < whole + whole / 20, "{sliced} bytes, of which one batch takes {whole}");
 }
 
 #[test]
