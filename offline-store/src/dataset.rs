@@ -2,7 +2,8 @@
 //!
 //! A dataset is a commit, a spine and a request, and comes out the same each time. [`ContentDigest`] tells that it did, over values and not over file bytes.
 //! [`DatasetManifest`] keeps all of it under a name; its rows lie beside it as Parquet ([`rows`]), with what each column is like ([`statistics()`]) and which
-//! split each row belongs to ([`splits`]). [`events`] makes spines of a commit, [`refresh`] makes a dataset of an earlier one. Committing, listing and refusing a taken name are the repository's.
+//! split each row belongs to ([`splits`]). [`events`] makes spines of a commit, [`refresh`] makes a dataset of an earlier one. Committing, listing and
+//! refusing a taken name are the repository's.
 
 pub mod events;
 pub mod refresh;

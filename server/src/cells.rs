@@ -6,6 +6,7 @@
 use anabranch_core::Timestamp;
 use anabranch_core::packed::{Cells, Section};
 use anabranch_core::types::{DataType, Scalar};
+use anabranch_online_store::Status;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
@@ -19,8 +20,16 @@ pub(crate) enum Style {
     Feast,
 }
 
+/// Writes the values of a column as an array; null where the status of a row says that there is none.
+pub(crate) fn write_values(out: &mut Vec<u8>, style: Style, section: &Section, values: &[u8], statuses: &[u8]) {
+    write_array(out, statuses.iter().enumerate(), |out, (row, status)| match *status == Status::Present as u8 {
+        true => write_cell(out, style, section, values, row),
+        false => out.extend(b"null"),
+    });
+}
+
 /// Writes a cell that has a value; null where the section has no such row.
-pub(crate) fn write_cell(out: &mut Vec<u8>, style: Style, section: &Section, values: &[u8], row: usize) {
+fn write_cell(out: &mut Vec<u8>, style: Style, section: &Section, values: &[u8], row: usize) {
     match (section.data_type, section.cell(values, row)) {
         (DataType::Scalar(scalar), Some(Cells::Fixed(cell))) => write_scalar(out, style, scalar, cell),
         (DataType::List(scalar), Some(Cells::Fixed(cells))) => write_items(out, style, scalar, cells),

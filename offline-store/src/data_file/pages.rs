@@ -50,8 +50,7 @@ impl FileRead {
             _ => return None,
         };
         let schema = group.footer.arrow.parquet_schema();
-        let root = self.root(schema, place)?;
-        let leaf = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == root)?;
+        let leaf = self.leaf(schema, place)?;
         let column = group.metadata().column(leaf);
         let descriptor = column.column_descr();
         let is_flat = schema.get_column_root(leaf).is_primitive() && descriptor.max_rep_level() == 0 && descriptor.max_def_level() <= 1;

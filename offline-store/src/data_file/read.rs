@@ -109,8 +109,7 @@ impl FileRead {
     /// The statistics of a wanted column, where it is one Parquet column of a type that means the same.
     pub(crate) fn statistics<'a>(&self, group: &'a Group, place: usize) -> Option<&'a Statistics> {
         let schema = group.footer.arrow.parquet_schema();
-        let root = self.root(schema, place)?;
-        let leaf = (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == root)?;
+        let leaf = self.leaf(schema, place)?;
         let is_time = self.columns[place].column.data_type == DataType::Scalar(Scalar::Timestamp);
         let micros = matches!(schema.column(leaf).logical_type_ref(), Some(LogicalType::Timestamp { unit: TimeUnit::MICROS, .. }));
         // Old writers compared text as signed bytes and did not say so.
@@ -127,6 +126,12 @@ impl FileRead {
     /// How many bytes some of the wanted columns take as they are stored.
     pub(crate) fn stored_bytes(&self, group: &Group, places: &[usize]) -> u64 {
         self.leaves(group, places).map(|leaf| group.metadata().column(leaf).byte_range().1).sum()
+    }
+
+    /// The first leaf of a wanted column; its only one, unless it is nested.
+    pub(super) fn leaf(&self, schema: &SchemaDescriptor, place: usize) -> Option<usize> {
+        let root = self.root(schema, place)?;
+        (0..schema.num_columns()).find(|leaf| schema.get_column_root_idx(*leaf) == root)
     }
 
     fn leaves<'a>(&'a self, group: &'a Group, places: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
@@ -210,7 +215,7 @@ impl FileRead {
     }
 
     /// Where a wanted column lies among the file's: by field id, or by name in a file that has no ids.
-    pub(super) fn root(&self, schema: &SchemaDescriptor, place: usize) -> Option<usize> {
+    fn root(&self, schema: &SchemaDescriptor, place: usize) -> Option<usize> {
         let fields = schema.root_schema().get_fields();
         let has_ids = fields.iter().any(|field| field.get_basic_info().has_id());
         let wanted = &self.columns[place];

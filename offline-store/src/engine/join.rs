@@ -86,7 +86,8 @@ impl Engine {
     /// Does what was planned; dropping the future stops it everywhere.
     ///
     /// # Errors
-    /// As [`join`](crate::join::join); [`Error::Limit`] where the memory pool has too little left; on a cluster [`Error::Cluster`] where it cannot be reached or gives no answer, and [`Error::Remote`] for what a join there refused.
+    /// As [`join`](crate::join::join); [`Error::Limit`] where the memory pool has too little left; on a cluster [`Error::Cluster`] where it cannot be reached
+    /// or gives no answer, and [`Error::Remote`] for what a join there refused.
     pub async fn join(&self, kind: EngineKind, store: &Arc<OfflineStore>, request: JoinRequest) -> Result<Joined> {
         match kind {
             EngineKind::DataFusion => join_in(&self.runtime, request.plan, store.view_rows(request.commit)).await,
@@ -143,13 +144,10 @@ fn answer(request: &JoinRequest, parts: usize, batches: Vec<RecordBatch>) -> Joi
 /// The work of a join, and its spine cut by the entities of the view named first.
 async fn divided(store: &Arc<OfflineStore>, request: &JoinRequest, partitions: usize) -> Result<(JoinWork, Parts)> {
     let views = store.resolve(&request.commit, &request.plan).await?;
-    let spine = request.plan.spine();
-    let selected = request.selection.resolve(&request.definitions, &spine.column_names(), request.options.full_names)?;
-    let keys = selected.first().map(|view| view.key_columns.clone()).unwrap_or_default();
     let location = store.locations().location("");
-    let (selection, options, time) = (&request.selection, request.options, spine.time_column());
+    let (selection, options, time) = (&request.selection, request.options, request.plan.spine().time_column());
     let work = JoinWork::new(&request.definitions, selection, options, time, location.trim_end_matches('/'), views)?;
     let plan = Arc::clone(&request.plan);
-    let parts = tokio::task::spawn_blocking(move || Parts::cut(plan.spine(), &keys, partitions)).await.map_err(|_| Error::Closing)??;
+    let parts = tokio::task::spawn_blocking(move || Parts::cut(&plan, partitions)).await.map_err(|_| Error::Closing)??;
     Ok((work, parts))
 }

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::{SortColumn, concat, interleave_record_batch, lexsort_to_indices};
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use crate::join::Spine;
-
-/// How many rows a batch of a part holds.
-const BATCH_ROWS: usize = 64 << 10;
+use crate::join::JoinPlan;
 
 /// A cut spine: each part in the spine's order, with the number of each row in the last column.
 #[derive(Debug)]
@@ -22,27 +18,28 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Cuts a spine by the values of `keys` into parts of equally many rows; an entity with more rows than that is cut too.
-    pub(super) fn cut(spine: &Spine, keys: &[String], parts: usize) -> Result<Self, ArrowError> {
-        let schema = with_number(spine.schema());
+    /// Cuts the spine of a join by its entities into parts of equally many rows; an entity with more rows than that is cut too.
+    pub(super) fn cut(plan: &JoinPlan, parts: usize) -> Result<Self, ArrowError> {
+        let (spine, schema) = (plan.spine(), with_number(plan.spine().schema()));
         let rows = spine.rows();
         if rows == 0 {
             return Ok(Self { schema, parts: vec![Vec::new()], rows });
         }
-        let order = by_key(spine, keys)?;
-        let mut starts = Vec::with_capacity(spine.batches().len());
-        let mut next = 0;
-        for batch in spine.batches() {
-            starts.push(next);
-            next += batch.num_rows();
-        }
+        let columns: Vec<usize> = (0..spine.schema().fields().len()).collect();
         let size = rows.div_ceil(parts.max(1));
         let mut cut = Vec::with_capacity(rows.div_ceil(size));
-        for chunk in order.values().chunks(size) {
+        for chunk in plan.by_entity().chunks(size) {
             let mut numbers = chunk.to_vec();
             numbers.sort_unstable();
-            let batches = numbers.chunks(BATCH_ROWS).map(|numbers| taken(spine.batches(), &starts, &schema, numbers));
-            cut.push(batches.collect::<Result<_, _>>()?);
+            let (mut batches, mut first) = (spine.taken(&columns, &numbers)?, 0);
+            for batch in &mut batches {
+                let of_batch = &numbers[first..first + batch.num_rows()];
+                first += of_batch.len();
+                let number: ArrayRef = Arc::new(UInt64Array::from_iter_values(of_batch.iter().map(|number| u64::from(*number))));
+                let numbered = batch.columns().iter().cloned().chain([number]).collect();
+                *batch = RecordBatch::try_new(Arc::clone(&schema), numbered)?;
+            }
+            cut.push(batches);
         }
         Ok(Self { schema, parts: cut, rows })
     }
@@ -62,27 +59,4 @@ fn with_number(spine: &SchemaRef) -> SchemaRef {
     let number = Arc::new(Field::new(number_column(spine), DataType::UInt64, false));
     let fields: Vec<_> = spine.fields().iter().cloned().chain([number]).collect();
     Arc::new(Schema::new_with_metadata(fields, spine.metadata().clone()))
-}
-
-fn by_key(spine: &Spine, keys: &[String]) -> Result<UInt32Array, ArrowError> {
-    let mut columns = Vec::with_capacity(keys.len());
-    for key in keys {
-        let place = spine.schema().index_of(key)?;
-        let arrays: Vec<_> = spine.batches().iter().map(|batch| batch.column(place).as_ref()).collect();
-        columns.push(SortColumn { values: concat(&arrays)?, options: None });
-    }
-    lexsort_to_indices(&columns, None)
-}
-
-fn taken(batches: &[RecordBatch], starts: &[usize], schema: &SchemaRef, numbers: &[u32]) -> Result<RecordBatch, ArrowError> {
-    let place = |number: &u32| {
-        let number = *number as usize;
-        let batch = starts.partition_point(|start| *start <= number) - 1;
-        (batch, number - starts[batch])
-    };
-    let places: Vec<_> = numbers.iter().map(place).collect();
-    let rows = interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?;
-    let number: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers.iter().map(|number| u64::from(*number))));
-    let columns = rows.columns().iter().cloned().chain([number]).collect();
-    RecordBatch::try_new(Arc::clone(schema), columns)
 }

@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use anabranch_core::types::DataType;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 
@@ -71,21 +70,21 @@ const SPILLED_ROWS: usize = 8_192;
 impl JoinPlan {
     /// About how many bytes the join holds at most when it is done at once, the spine included.
     pub fn memory_bytes(&self) -> usize {
-        self.held_bytes() + BYTES_PER_CORE * Cores::count() + self.spine.rows() * self.row_bytes()
+        self.fixed_bytes() + self.spine.rows() * self.row_bytes()
     }
 
     /// The least that [`join_within`](super::join_within) can be done with.
     pub fn least_memory_bytes(&self) -> usize {
-        self.held_bytes() + BYTES_PER_CORE * Cores::count() + self.spine.rows().min(LEAST_ROWS) * self.row_bytes()
+        self.fixed_bytes() + self.spine.rows().min(LEAST_ROWS) * self.row_bytes()
     }
 
-    /// What stays from the first part to the last.
-    fn held_bytes(&self) -> usize {
+    /// What stays from the first part to the last, and the buffers of the cores.
+    fn fixed_bytes(&self) -> usize {
         // Batches are often slices of one buffer, which counts once.
         let slice = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
         let spine: usize = self.spine.batches().iter().flat_map(RecordBatch::columns).map(slice).sum();
         // A time for each row, and for each timeline a time, a number and an entity.
-        spine + self.spine.rows() * (8 + 16 * self.timelines())
+        BYTES_PER_CORE * Cores::count() + spine + self.spine.rows() * (8 + 16 * self.timelines())
     }
 
     fn timelines(&self) -> usize {
@@ -98,11 +97,17 @@ impl JoinPlan {
     /// What a row of the spine takes while it is joined.
     fn row_bytes(&self) -> usize {
         let matches = MATCH_BYTES * self.views.len().min(Cores::views_at_once());
-        PART_ROW_BYTES * self.timelines() + matches + self.views.iter().map(|view| feature_bytes(view)).sum::<usize>()
+        PART_ROW_BYTES * self.timelines() + matches + self.features_bytes()
     }
 
-    /// The rows of the spine, those of one entity side by side where the first view has any.
-    fn by_entity(&self) -> Vec<u32> {
+    /// What the features of a row take, as far as their types tell.
+    fn features_bytes(&self) -> usize {
+        let of_view = |view: &Arc<ViewPlan>| view.places.features.iter().map(|place| value_bytes(view.scan.columns[*place].data_type)).sum::<usize>();
+        self.views.iter().map(of_view).sum()
+    }
+
+    /// The rows of the spine, those of one entity side by side where the first view has any: a cut of this order reads the views' files in turns.
+    pub(crate) fn by_entity(&self) -> Vec<u32> {
         let Some(view) = self.views.first() else { return (0..self.spine.rows() as u32).collect() };
         let mut order = view.timeline.rows.all().to_vec();
         let mut keyed = vec![false; self.spine.rows()];
@@ -118,23 +123,9 @@ impl JoinPlan {
         };
         let places: Vec<usize> = self.spine.schema().fields().iter().enumerate().filter(|(_, field)| wanted(field)).map(|(place, _)| place).collect();
         let schema = Arc::new(self.spine.schema().project(&places)?);
-        let (mut batches, mut first, mut rest) = (Vec::new(), 0, rows);
-        for batch in self.spine.batches() {
-            let (mine, others) = rest.split_at(rest.partition_point(|row| (*row as usize) < first + batch.num_rows()));
-            if !mine.is_empty() {
-                let mine = UInt32Array::from_iter_values(mine.iter().map(|row| row - first as u32));
-                batches.push(take_record_batch(&batch.project(&places)?, &mine)?);
-            }
-            (first, rest) = (first + batch.num_rows(), others);
-        }
-        let spine = Spine::new(schema, batches, self.spine.time_column())?;
+        let spine = Spine::new(schema, self.spine.taken(&places, rows)?, self.spine.time_column())?;
         Self::of_views(spine, self.selected.clone(), self.options)
     }
-}
-
-/// What the features of a view take for a row.
-fn feature_bytes(view: &ViewPlan) -> usize {
-    view.places.features.iter().map(|place| value_bytes(view.scan.columns[*place].data_type)).sum()
 }
 
 fn value_bytes(data_type: DataType) -> usize {
@@ -155,19 +146,18 @@ pub(super) async fn join_parts(
     limits: &JoinLimits,
     cores: &Cores,
 ) -> Result<(JoinedRows, JoinReport), JoinError> {
-    let (total, fixed) = (plan.spine.rows(), plan.held_bytes() + BYTES_PER_CORE * Cores::count());
-    let least = plan.least_memory_bytes();
-    let Some(budget) = limits.memory_bytes.checked_sub(fixed).filter(|_| limits.memory_bytes >= least) else {
+    let (total, estimate, least) = (plan.spine.rows(), plan.row_bytes(), plan.least_memory_bytes());
+    if limits.memory_bytes < least {
         return Err(JoinError::Memory { rows: total, needed: least, limit: limits.memory_bytes });
-    };
+    }
+    let budget = limits.memory_bytes - plan.fixed_bytes();
     let mut report =
         JoinReport { spine_rows: total as u64, reserved_bytes: limits.memory_bytes.min(plan.memory_bytes()) as u64, ..JoinReport::default() };
     let of = Arc::clone(&plan);
     let order = Arc::new(cores.run(move || of.by_entity()).await?);
     // A merge holds a batch of each part.
-    let parts = (total * plan.row_bytes()).div_ceil(budget.max(1)).max(total.div_ceil(limits.part_rows.max(1)));
+    let parts = (total * estimate).div_ceil(budget.max(1)).max(total.div_ceil(limits.part_rows.max(1)));
     let batch_rows = (SPILLED_ROWS / parts.max(1)).max(256);
-    let estimate = plan.row_bytes();
     let (mut row_bytes, mut done, mut files) = (estimate, 0, Vec::new());
     while done < total {
         let size = (budget / row_bytes).max(LEAST_ROWS).min(limits.part_rows.max(1)).min(total - done);
@@ -182,7 +172,7 @@ pub(super) async fn join_parts(
         let features = gather_views(&part, &rows, cores, &mut of_part).await?;
         let spread = features.iter().map(Gathered::memory_bytes).sum::<usize>() / size;
         // What the estimate holds for values of no fixed width is replaced by what they took.
-        row_bytes = estimate.max(estimate - plan.views.iter().map(|view| feature_bytes(view)).sum::<usize>() + 2 * spread);
+        row_bytes = estimate.max(estimate - plan.features_bytes() + 2 * spread);
         let (of, spill) = (Arc::clone(&plan), Arc::clone(&limits.spill));
         let (file, bytes) = tokio::task::spawn_blocking(move || write(&of, &numbers, &features, &spill, batch_rows)).await??;
         files.push(file);

@@ -5,9 +5,14 @@
 use anabranch_core::columns::conform;
 use anabranch_core::types::{DataType, Scalar};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 
 use super::JoinError;
+
+/// How many rows a batch of taken ones holds.
+const TAKEN_ROWS: usize = 64 << 10;
 
 /// The rows that want features, each at its own time.
 #[derive(Debug, Clone)]
@@ -78,6 +83,27 @@ impl Spine {
     /// The names of the columns, which no feature of the output may have.
     pub fn column_names(&self) -> Vec<String> {
         self.schema.fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// Some rows, ascending, in some columns: in batches of a fair size, however the spine lies in batches.
+    ///
+    /// # Errors
+    /// Where a batch would outgrow what Arrow can tell.
+    pub(crate) fn taken(&self, columns: &[usize], rows: &[u32]) -> Result<Vec<RecordBatch>, ArrowError> {
+        let batches = self.batches.iter().map(|batch| batch.project(columns)).collect::<Result<Vec<_>, _>>()?;
+        let mut starts = Vec::with_capacity(batches.len());
+        let mut next = 0;
+        for batch in &batches {
+            starts.push(next);
+            next += batch.num_rows();
+        }
+        let place = |row: &u32| {
+            let row = *row as usize;
+            let batch = starts.partition_point(|start| *start <= row) - 1;
+            (batch, row - starts[batch])
+        };
+        let of: Vec<&RecordBatch> = batches.iter().collect();
+        rows.chunks(TAKEN_ROWS).map(|rows| interleave_record_batch(&of, &rows.iter().map(place).collect::<Vec<_>>())).collect()
     }
 
     /// The time of each row, in microseconds.

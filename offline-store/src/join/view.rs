@@ -301,44 +301,57 @@ impl Selected {
     }
 }
 
-/// As [`fill`], of one column whose values are taken from its pages.
-fn fill_from_pages(plan: &ViewPlan, reader: PageReader, mut hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
-    let mut first = 0;
-    for page in reader {
-        let page = page.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
-        let (of_page, rest) = hits.split_at(hits.partition_point(|hit| (hit.row as usize) < first + page.rows));
-        if !columns.iter_mut().all(|column| column.take_page(first, &page, of_page)) {
-            return Err(keys::wrong(plan, "a page holds values of another type".to_owned()));
+/// The hits of a chunk, by row, of which each batch or page that comes takes its own.
+struct Coming<'a> {
+    hits: &'a [Hit],
+    /// The rows that came.
+    rows: usize,
+}
+
+impl<'a> Coming<'a> {
+    /// The hits of the next rows, and where these begin.
+    fn take(&mut self, rows: usize) -> (usize, &'a [Hit]) {
+        let (first, end) = (self.rows, self.rows + rows);
+        let (taken, rest) = self.hits.split_at(self.hits.partition_point(|hit| (hit.row as usize) < end));
+        (self.hits, self.rows) = (rest, end);
+        (first, taken)
+    }
+
+    fn end(self, plan: &ViewPlan) -> Result<(), JoinError> {
+        match self.hits.is_empty() {
+            true => Ok(()),
+            false => Err(keys::wrong(plan, format!("a chunk gave {} rows, fewer than it said", self.rows))),
         }
-        hits = rest;
-        first += page.rows;
     }
-    if !hits.is_empty() {
-        return Err(keys::wrong(plan, format!("a chunk gave {first} rows, fewer than it said")));
-    }
-    Ok(())
 }
 
 /// Brings what a reader gives to its places; `hits` are by row.
-fn fill(plan: &ViewPlan, places: &[usize], reader: ColumnReader, mut hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
-    let mut first = 0;
+fn fill(plan: &ViewPlan, places: &[usize], reader: ColumnReader, hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
+    let mut coming = Coming { hits, rows: 0 };
     for batch in reader {
         let batch = batch.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
         if batch.len() != places.len() {
             return Err(keys::wrong(plan, format!("a batch has {} columns where {} were asked for", batch.len(), places.len())));
         }
-        let rows = batch.first().map_or(0, |column| column.len());
-        let (of_batch, rest) = hits.split_at(hits.partition_point(|hit| (hit.row as usize) < first + rows));
-        if !of_batch.is_empty() {
+        let (first, hits) = coming.take(batch.first().map_or(0, |column| column.len()));
+        if !hits.is_empty() {
             for ((column, place), values) in columns.iter_mut().zip(places).zip(&batch) {
-                column.take(first, &keys::canonical(plan, *place, values)?, of_batch)?;
+                column.take(first, &keys::canonical(plan, *place, values)?, hits)?;
             }
         }
-        hits = rest;
-        first += rows;
     }
-    if !hits.is_empty() {
-        return Err(keys::wrong(plan, format!("a chunk gave {first} rows, fewer than it said")));
+    coming.end(plan)
+}
+
+/// As [`fill`], of one column whose values are taken from its pages.
+fn fill_from_pages(plan: &ViewPlan, reader: PageReader, hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
+    let mut coming = Coming { hits, rows: 0 };
+    for page in reader {
+        let page = page.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+        let (first, hits) = coming.take(page.rows);
+        if !columns.iter_mut().all(|column| column.take_page(first, &page, hits)) {
+            return Err(keys::wrong(plan, "a page holds values of another type".to_owned()));
+        }
     }
-    Ok(())
+    coming.end(plan)
 }

@@ -82,7 +82,12 @@ impl Scope {
         self.require_served().await?;
         self.wait_visible(&request.at_least, request.timeout_ms).await?;
         let lookup = self.prepare(&request.selection, request.full_names)?;
-        let keys = match request.keys {
+        self.look_up(lookup, request.keys).await
+    }
+
+    /// Looks features up that were resolved on the served branch.
+    pub(crate) async fn look_up(&self, lookup: Arc<Lookup>, keys: Keys) -> Result<Looked> {
+        let keys = match keys {
             Keys::Columns(columns) => lookup.keys(&key_columns(&lookup, columns)?)?,
             Keys::Json(columns) => lookup.keys_of_values(&json_columns(&lookup, columns)?)?,
         };

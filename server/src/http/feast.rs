@@ -31,7 +31,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::call::{self, Call};
-use crate::app::{Keys, LookupRequest, PushRequest, RowsPayload, Scope};
+use crate::app::{Keys, PushRequest, RowsPayload, Scope};
 use crate::auth::Verb;
 use crate::error::Error;
 use crate::status;
@@ -97,11 +97,11 @@ pub(super) async fn get_online_features(mut call: Call) -> Outcome {
         Some(service) => Selection::Service(service),
         None => Selection::Features(wanted.features),
     };
+    scope.require_served().await?;
     let lookup = scope.prepare(&selection, wanted.full_feature_names)?;
     let entities = vectors::entities(wanted.entities, &*scope.served_definitions()?)?;
     let keys = Keys::Json(vectors::keys(&entities, lookup.key_columns()));
-    let request = LookupRequest { selection, full_names: wanted.full_feature_names, keys, at_least: String::new(), timeout_ms: 0 };
-    let looked = scope.lookup(request).await.map_err(|error| match error.kind() {
+    let looked = scope.look_up(lookup, keys).await.map_err(|error| match error.kind() {
         // Too many keys at once: Feast's client would ask again after a 429, in vain.
         ErrorKind::Exhausted => Refused { status: StatusCode::UNPROCESSABLE_ENTITY, class: "FeastError", error },
         _ => error.into(),

@@ -14,7 +14,7 @@ use super::call::Call;
 use super::ingest::ARROW;
 use crate::app::{Keys, Looked, LookupRequest};
 use crate::auth::Verb;
-use crate::cells::{Style, write_array, write_cell, write_json, write_time};
+use crate::cells::{Style, write_array, write_json, write_time, write_values};
 use crate::error::{Error, Result};
 
 /// Either `service` or `features`, and the key columns by name.
@@ -78,10 +78,7 @@ fn json(looked: &Looked) -> Result<Vec<u8>> {
         out.extend(feature.data_type.to_string().as_bytes());
         out.extend(b"\",\"values\":");
         let statuses = answer.statuses_of(place);
-        write_array(out, statuses.iter().enumerate(), |out, (row, status)| match *status == Status::Present as u8 {
-            true => write_cell(out, Style::Anabranch, section, &answer.values, row),
-            false => out.extend(b"null"),
-        });
+        write_values(out, Style::Anabranch, section, &answer.values, statuses);
         out.extend(b",\"statuses\":");
         write_array(out, statuses, |out, status| write_status(out, *status));
         // The first feature of a view tells its event times.

@@ -10,7 +10,6 @@ use anabranch_core::definition::{Column, Role, ViewLayout};
 use anabranch_core::{DataType, Scalar, Value};
 use serde_json::{Map, Value as Json};
 
-use super::vectors::whole;
 use crate::error::{Error, Result};
 
 const EVENT_TIME: &str = "event_timestamp";
@@ -100,7 +99,7 @@ impl<'a> Frame<'a> {
 }
 
 /// A cell in JSON of our own: Feast's times may be whole seconds, and data frames make floats of integers with gaps.
-fn own(data_type: DataType, cell: &Json) -> Json {
+pub(super) fn own(data_type: DataType, cell: &Json) -> Json {
     match (data_type, cell) {
         (DataType::Scalar(Scalar::Timestamp), Json::Number(number)) => {
             number.as_i64().and_then(|s| s.checked_mul(1_000_000)).map_or_else(|| cell.clone(), Json::from)
@@ -111,4 +110,9 @@ fn own(data_type: DataType, cell: &Json) -> Json {
         (DataType::List(scalar), Json::Array(items)) => items.iter().map(|item| own(DataType::Scalar(scalar), item)).collect(),
         _ => cell.clone(),
     }
+}
+
+/// A float that is a whole number.
+fn whole(number: Option<f64>) -> Option<i64> {
+    number.filter(|x| x.fract() == 0.0 && x.abs() < 9e15).map(|x| x as i64)
 }

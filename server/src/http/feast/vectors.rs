@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use anabranch_core::Scalar;
+use anabranch_core::DataType;
 use anabranch_core::definition::{Definition, DefinitionKind, Definitions};
 use anabranch_online_store::{KeyColumn, NO_EVENT_TIME, Status};
 use serde_json::Value as Json;
 
 use super::Refused;
+use super::frame::own;
 use crate::app::Looked;
-use crate::cells::{Style, write_array, write_cell, write_json, write_time};
+use crate::cells::{Style, write_array, write_json, write_time, write_values};
 use crate::error::{Error, Result};
 
 /// The event time that Feast gives to what has none.
@@ -45,20 +46,9 @@ fn is_key(definitions: &Definitions, name: &str) -> bool {
 
 /// The key columns that are needed, as JSON of our own; what is missing is missed by the lookup.
 pub(super) fn keys(entities: &Entities, needed: &[KeyColumn]) -> Entities {
-    let own = |key: &KeyColumn, value: &Json| match (key.scalar, value) {
-        // Data frames make floats of integers with gaps.
-        (Scalar::I32 | Scalar::I64, Json::Number(number)) if number.is_f64() => whole(number.as_f64()).map_or_else(|| value.clone(), Json::from),
-        // Feast's times are whole seconds.
-        (Scalar::Timestamp, Json::Number(number)) => number.as_i64().and_then(|s| s.checked_mul(1_000_000)).map_or_else(|| value.clone(), Json::from),
-        _ => value.clone(),
-    };
-    let column = |key: &KeyColumn| entities.get(&key.name).map(|values| (key.name.clone(), values.iter().map(|value| own(key, value)).collect()));
+    let own = |key: &KeyColumn, values: &Vec<Json>| values.iter().map(|value| own(DataType::Scalar(key.scalar), value)).collect();
+    let column = |key: &KeyColumn| entities.get(&key.name).map(|values| (key.name.clone(), own(key, values)));
     needed.iter().filter_map(column).collect()
-}
-
-/// A float that is a whole number.
-pub(super) fn whole(number: Option<f64>) -> Option<i64> {
-    number.filter(|x| x.fract() == 0.0 && x.abs() < 9e15).map(|x| x as i64)
 }
 
 /// The answer, written into one buffer.
@@ -84,10 +74,7 @@ pub(super) fn answer(looked: &Looked, entities: &Entities) -> Result<Vec<u8>> {
     for (place, (feature, section)) in lookup.features().iter().zip(sections.columns()).enumerate() {
         let statuses = answer.statuses_of(place);
         out.extend(b"{\"values\":");
-        write_array(&mut out, statuses.iter().enumerate(), |out, (row, status)| match *status == Status::Present as u8 {
-            true => write_cell(out, Style::Feast, section, &answer.values, row),
-            false => out.extend(b"null"),
-        });
+        write_values(&mut out, Style::Feast, section, &answer.values, statuses);
         out.extend(b",\"statuses\":");
         write_array(&mut out, statuses, |out, status| out.extend(status_name(*status)));
         out.extend(b",\"event_timestamps\":");
