@@ -10,33 +10,25 @@
 //!
 //! A merge is a head move, which carries no changes of its own. It brings the source's definitions and leaves the destination's offset as it was; so
 //! a mark is set in the very transaction that moves the head, and whoever begins or resumes the pipeline moves the offset to the head's definitions
-//! and takes the mark away, in one commit, before it judges a row. Reverts, cherry-picks and resets go the same way. On the served branch each of them is
-//! judged by [`KeepsRows`] inside the committer, and what was merged is published before it is acknowledged, as a fast-forward is.
-
-use std::sync::Arc;
+//! and takes the mark away, in one commit, before it judges a row. Reverts, cherry-picks and resets go the same way. On a served branch whatever is committed
+//! is published before the move, so that the generations answer for all that they hold, and again before it is acknowledged: rows that it took away are
+//! gone then, because another generation answers (see [`crate::publication`]).
 
 use anabranch_core::definition::Definitions;
 use anabranch_offline_store::entry::table_key;
 use anabranch_offline_store::{Namespace, TableName, TableShape};
 use anabranch_registry::{Applied, ApplyRequest, Plan, Prepared};
 use anabranch_versioning::{
-    Change, CommitId, CommitRequest, Committed, HeadGuard, Merge, MergeRequest, MetadataWrite, Read, ReplayRequest, Reset, ResetRequest,
+    Change, CommitId, CommitRequest, Committed, Merge, MergeRequest, MetadataWrite, Read, ReplayRequest, Reset, ResetRequest,
 };
 
 use crate::config::duration;
 use crate::crash::CrashPoint;
 use crate::engine::{Ingest, whole};
 use crate::judge::Judges;
-use crate::merge::KeepsRows;
 use crate::offset::{Offset, OffsetKey};
 use crate::pipeline::{BranchName, PUSH_PIPELINE, Paused, Pipeline, rejudge, settle_marker};
 use crate::{Error, Result};
-
-/// What belongs into the move of a head besides what the caller asked for.
-struct Also {
-    writes: Vec<MetadataWrite>,
-    guard: Option<Arc<dyn HeadGuard>>,
-}
 
 impl Ingest {
     /// Applies definitions on a branch: definitions, tables and what judges further rows change in one commit.
@@ -61,15 +53,14 @@ impl Ingest {
     /// Merges another ref into a branch, and into the online store with it.
     ///
     /// # Errors
-    /// As [`anabranch_versioning::Repository::merge`]; of kind failed precondition where it would take rows of a served view away.
+    /// As [`anabranch_versioning::Repository::merge`].
     pub async fn merge(&self, into: &str, request: MergeRequest) -> Result<Merge> {
         let (ingest, branch) = (self.clone(), self.branch(into).await?);
         whole(async move {
             let name = branch.name.clone();
             let moved = |merge: &Merge| !matches!(merge, Merge::UpToDate { .. });
-            let work = async |ingest: &Self, also: Also| {
-                let metadata_writes = [request.metadata_writes.clone(), also.writes].concat();
-                let request = MergeRequest { metadata_writes, guard: also.guard.or(request.guard.clone()), ..request.clone() };
+            let work = async |ingest: &Self, also: Vec<MetadataWrite>| {
+                let request = MergeRequest { metadata_writes: [request.metadata_writes.clone(), also].concat(), ..request.clone() };
                 ingest.0.context.repository.merge(&name, request).await.map_err(|error| Error::below("merging", error))
             };
             ingest.move_alone(branch, work, moved).await
@@ -80,7 +71,7 @@ impl Ingest {
     /// Takes back what a commit did on a branch.
     ///
     /// # Errors
-    /// As [`anabranch_versioning::Repository::revert`]; of kind failed precondition where it would take rows of a served view away.
+    /// As [`anabranch_versioning::Repository::revert`].
     pub async fn revert(&self, branch: &str, request: ReplayRequest) -> Result<Committed> {
         self.replay(branch, request, true).await
     }
@@ -88,7 +79,7 @@ impl Ingest {
     /// Makes the change of a commit again on a branch.
     ///
     /// # Errors
-    /// As [`anabranch_versioning::Repository::cherry_pick`]; of kind failed precondition where it would take rows of a served view away.
+    /// As [`anabranch_versioning::Repository::cherry_pick`].
     pub async fn cherry_pick(&self, branch: &str, request: ReplayRequest) -> Result<Committed> {
         self.replay(branch, request, false).await
     }
@@ -97,9 +88,8 @@ impl Ingest {
         let (ingest, branch) = (self.clone(), self.branch(branch).await?);
         whole(async move {
             let name = branch.name.clone();
-            let work = async |ingest: &Self, also: Also| {
-                let metadata_writes = [request.metadata_writes.clone(), also.writes].concat();
-                let request = ReplayRequest { metadata_writes, guard: also.guard.or(request.guard.clone()), ..request.clone() };
+            let work = async |ingest: &Self, also: Vec<MetadataWrite>| {
+                let request = ReplayRequest { metadata_writes: [request.metadata_writes.clone(), also].concat(), ..request.clone() };
                 let repository = &ingest.0.context.repository;
                 match back {
                     true => repository.revert(&name, request).await.map_err(|error| Error::below("reverting", error)),
@@ -114,16 +104,14 @@ impl Ingest {
     /// Sets a branch to a commit. With [`ResetRequest::rewind_offsets`] the rows pushed since are judged and committed again.
     ///
     /// # Errors
-    /// As [`anabranch_versioning::Repository::reset`]; of kind failed precondition where it would take rows of a served view away, or where the log does
-    /// not hold any more what would be consumed again.
+    /// As [`anabranch_versioning::Repository::reset`]; of kind failed precondition where the log does not hold any more what would be
+    /// consumed again.
     pub async fn reset(&self, branch: &str, request: ResetRequest) -> Result<Reset> {
         let (ingest, branch) = (self.clone(), self.branch(branch).await?);
         whole(async move {
             let (name, state) = (branch.name.clone(), branch.clone());
-            let work = async |ingest: &Self, also: Also| {
-                let metadata_writes = [request.metadata_writes.clone(), also.writes].concat();
-                let guard = also.guard.or(request.guard.clone());
-                let request = ResetRequest { metadata_writes, guard, ..request };
+            let work = async |ingest: &Self, also: Vec<MetadataWrite>| {
+                let request = ResetRequest { metadata_writes: [request.metadata_writes.clone(), also].concat(), ..request };
                 if let (true, Some(pipeline)) = (request.rewind_offsets, ingest.running(&state)) {
                     ingest.check_rewind(&state, &pipeline, &request).await?;
                 }
@@ -149,20 +137,23 @@ impl Ingest {
     }
 
     /// Moves a head with its pipeline at rest: `work` is told what belongs into the move.
-    async fn move_alone<T>(&self, branch: BranchName, work: impl AsyncFnOnce(&Self, Also) -> Result<T>, moved: impl Fn(&T) -> bool) -> Result<T> {
+    async fn move_alone<T>(
+        &self,
+        branch: BranchName,
+        work: impl AsyncFnOnce(&Self, Vec<MetadataWrite>) -> Result<T>,
+        moved: impl Fn(&T) -> bool,
+    ) -> Result<T> {
         let _alone = self.alone(&branch).await?;
+        // First with the pipeline running, which a fill under way may wait for.
+        self.publish_branch(branch.id).await?;
         let paused = self.pause(&branch).await?;
-        let writes = paused.iter().map(|_| settle_marker(branch.id)).collect();
-        let guard = branch.is_served().then(|| self.keeps_rows(&branch));
-        let done = work(self, Also { writes, guard }).await;
+        let done = match self.publish_branch(branch.id).await {
+            Ok(()) => work(self, paused.iter().map(|_| settle_marker(branch.id)).collect()).await,
+            Err(error) => Err(error),
+        };
         self.0.context.crash.reach(CrashPoint::Merged);
         let published = self.end_barrier(&branch, paused, done.as_ref().is_ok_and(moved)).await;
         done.and_then(|done| published.map(|()| done))
-    }
-
-    fn keeps_rows(&self, branch: &BranchName) -> Arc<dyn HeadGuard> {
-        let context = &self.0.context;
-        Arc::new(KeepsRows { branch: branch.id, repository: Arc::clone(&context.repository), online: Arc::clone(&context.online) })
     }
 
     async fn pause(&self, branch: &BranchName) -> Result<Option<Paused>> {
@@ -176,7 +167,7 @@ impl Ingest {
         if let Some(paused) = paused {
             paused.resume().await;
         }
-        if moved && branch.is_served() { self.publish().await } else { Ok(()) }
+        if moved { self.publish_branch(branch.id).await } else { Ok(()) }
     }
 
     async fn apply_paused(&self, branch: &BranchName, request: ApplyRequest, paused: Option<&Paused>) -> Result<Applied> {

@@ -381,9 +381,7 @@ impl LoadWork {
 
     /// Publishes, also what an earlier try committed and did not publish.
     async fn finish(self, next: u64) -> Result<Loaded> {
-        if self.branch.is_served() {
-            self.ingest.publish().await?;
-        }
+        self.ingest.publish_branch(self.branch.id).await?;
         Ok(Loaded {
             commit: self.commit.unwrap_or(self.base),
             source: self.load.source,

@@ -27,6 +27,10 @@ pub enum CrashPoint {
     LoadCommitted,
     /// Rows of added files are online and their generations do not yet answer for them.
     FilesPublished,
+    /// Another generation is recorded, and no writer knows of it.
+    GenerationRecorded,
+    /// Another generation answers, and the one before is not dropped.
+    GenerationSwitched,
     /// The pipeline rests for an apply or a merge.
     Paused,
     /// Definitions are applied, and the pipeline rests still.
@@ -37,7 +41,7 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Appended,
         Self::Judged,
         Self::Online,
@@ -48,6 +52,8 @@ impl CrashPoint {
         Self::SourceGiven,
         Self::LoadCommitted,
         Self::FilesPublished,
+        Self::GenerationRecorded,
+        Self::GenerationSwitched,
         Self::Paused,
         Self::Applied,
         Self::Merged,

@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use anabranch_core::{BranchId, Clock, Timestamp};
 use anabranch_offline_store::OfflineStore;
-use anabranch_online_store::{Layouts, OnlineStore};
+use anabranch_online_store::{Layouts, MovingStore, OnlineStore};
 use anabranch_versioning::{BranchInfo, CommitId, Files, Repository};
 use bytes::Bytes;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::duration;
 use crate::crash::{CrashPoint, CrashPoints};
 use crate::pipeline::{self, BranchName, Context, Pipeline, PipelineStatus};
-use crate::publication::{KeptStore, Publisher, SERVED_BRANCH, Served};
+use crate::publication::{AuditRequest, Line, Moved, Publisher, PublisherParts, Rebuild, Served, ServedBranch, ViewAudit};
 use crate::token::{Token, Visibility};
 use crate::wal::{NewRecord, PayloadFormat, RecordKind, Wal};
 use crate::{Error, IngestConfig, Result, decode, source};
@@ -123,9 +123,15 @@ impl Ingest {
     pub async fn open(parts: IngestParts, config: IngestConfig) -> Result<Self> {
         config.validate()?;
         let IngestParts { repository, offline, online, layouts, files, folder, clock, crash } = parts;
-        let (store, tables) = (Arc::clone(&online), Arc::clone(&offline));
-        let publisher = Publisher::new(Arc::clone(&repository), tables, store, layouts, Arc::clone(&crash));
-        publisher.load_layouts().await?;
+        let parts = PublisherParts {
+            repository: Arc::clone(&repository),
+            offline: Arc::clone(&offline),
+            online: Arc::clone(&online),
+            layouts,
+            crash: Arc::clone(&crash),
+            flush_limit: duration(config.barrier_timeout),
+        };
+        let publisher = Publisher::open(parts).await?;
         let context = Arc::new(Context { repository, offline, online, publisher, crash, config });
         let (branches, publishing) = (Mutex::default(), Mutex::new(None));
         let ingest = Self(Arc::new(Inner { context, clock, files, folder, branches, cancel: CancellationToken::new(), publishing }));
@@ -167,6 +173,10 @@ impl Ingest {
     pub async fn wait_visible(&self, token: &Token, visibility: Visibility, deadline: Duration) -> Result<()> {
         let pipeline = self.pipelines().into_iter().find(|pipeline| pipeline.wal.source() == token.source);
         if let Some(pipeline) = pipeline {
+            if visibility == Visibility::Online && !self.0.context.publisher.serves(pipeline.branch.id) {
+                let reason = format!("branch {:?} is not served online: wait for the commit instead", pipeline.branch.name);
+                return Err(Error::invalid("token", reason));
+            }
             return pipeline.wait(token.next, visibility, deadline).await;
         }
         // A load is acknowledged when it is committed and online.
@@ -188,25 +198,128 @@ impl Ingest {
         Ok(self.0.context.repository.branch(branch).await.map_err(below)?.head)
     }
 
-    /// What is served online.
+    /// What is served online of `main`.
     ///
     /// # Errors
     /// [`Error::Refilling`] as long as the online store was not filled up to the head once: then nothing can be said to be not found.
     pub fn served(&self) -> Result<Served> {
-        self.0.context.publisher.served().ok_or(Error::Refilling)
+        self.0.context.publisher.main().served().ok_or(Error::Refilling)
     }
 
-    /// The online store as lookups may read it.
-    pub fn kept_store(&self) -> Arc<dyn OnlineStore> {
-        Arc::new(KeptStore { context: Arc::clone(&self.0.context) })
-    }
-
-    /// Publishes whatever the served branch has and the online store has not, as after a head move that ingest did not make.
+    /// What is served online of a branch.
     ///
     /// # Errors
-    /// What the stores fail with; [`Error::Unservable`].
+    /// As [`Ingest::served`]; [`Error::NotServed`].
+    pub async fn served_on(&self, branch: &str) -> Result<Served> {
+        self.line(branch).await?.served().ok_or(Error::Refilling)
+    }
+
+    /// Serves a branch online from now on. It answers once its views are filled, which [`Ingest::serving`] tells.
+    ///
+    /// # Errors
+    /// Where there is no such branch.
+    pub async fn serve(&self, branch: &str) -> Result<ServedBranch> {
+        let branch = self.branch(branch).await?;
+        let _shared = self.shared(&branch).await;
+        self.check_name(&branch).await?;
+        self.0.context.publisher.serve(&branch).await?;
+        let line = self.line(&branch.name).await?;
+        Ok(self.0.context.publisher.status(&line))
+    }
+
+    /// Serves a branch no longer, and frees what it has online.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`]; [`Error::Invalid`] for `main`, which is always served.
+    pub async fn unserve(&self, branch: &str) -> Result<()> {
+        let line = self.line(branch).await?;
+        if line.branch == self.0.context.publisher.main().branch {
+            return Err(Error::invalid("branch", format!("{branch:?} is always served")));
+        }
+        self.0.context.publisher.unserve(line.branch).await
+    }
+
+    /// Begins to rebuild what is online of a branch from its history. Lookups are answered meanwhile; [`Ingest::serving`] tells how far it is.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`]; [`Error::Refilling`]; [`Error::Invalid`] for a view that is not served.
+    pub async fn rebuild(&self, branch: &str, rebuild: &Rebuild) -> Result<ServedBranch> {
+        let line = self.line(branch).await?;
+        self.0.context.publisher.ask_for_rebuild(&line, rebuild).await?;
+        Ok(self.0.context.publisher.status(&line))
+    }
+
+    /// Moves what is online to the other of two stores, which ingest was opened with; or, without `cut_over`, copies and compares only.
+    ///
+    /// # Errors
+    /// [`Error::Refilling`]; [`Error::Invalid`] where the other store holds rows that are not served, or fails; what the stores fail with. Then the store of
+    /// before is served.
+    pub async fn move_online(&self, moving: &MovingStore, cut_over: bool) -> Result<Moved> {
+        self.0.context.publisher.move_online(moving, cut_over).await
+    }
+
+    /// Compares what is online of a branch with its history, and mends it where that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`]; [`Error::Refilling`]; [`Error::Invalid`] for a view that is not served; what the stores fail with.
+    pub async fn audit(&self, branch: &str, request: &AuditRequest) -> Result<Vec<ViewAudit>> {
+        let line = self.line(branch).await?;
+        self.0.context.publisher.audit(&line, request).await
+    }
+
+    /// Looks, for each branch and view that is served, whether some rows of history are online: how many were looked at, and how many of them are missing
+    /// or behind. `random` says which.
+    ///
+    /// # Errors
+    /// What the stores fail with.
+    pub async fn sample(&self, random: u64) -> Result<Vec<(String, String, u64, u64)>> {
+        let mut samples = Vec::new();
+        for line in self.0.context.publisher.lines() {
+            let views = self.0.context.publisher.sample(&line, random).await?;
+            samples.extend(views.into_iter().map(|(view, (looked, skewed))| (line.name(), view, looked, skewed)));
+        }
+        Ok(samples)
+    }
+
+    /// How each branch is served, by name.
+    pub fn serving(&self) -> Vec<ServedBranch> {
+        let publisher = &self.0.context.publisher;
+        let mut branches: Vec<_> = publisher.lines().iter().map(|line| publisher.status(line)).collect();
+        branches.sort_by(|a, b| a.branch.cmp(&b.branch));
+        branches
+    }
+
+    /// Whether a rebuild or fill of a branch is under way, or asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`]; the metadata store's.
+    pub async fn is_filling(&self, branch: &str) -> Result<bool> {
+        let line = self.line(branch).await?;
+        self.0.context.publisher.is_filling(&line).await
+    }
+
+    /// Publishes whatever the served branches have and the online store has not, as after head moves that ingest did not make.
+    ///
+    /// # Errors
+    /// What the stores fail with.
     pub async fn publish(&self) -> Result<()> {
-        self.0.context.publisher.publish().await
+        for line in self.0.context.publisher.lines() {
+            self.0.context.publisher.publish(&line).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for one branch; nothing where it is not served.
+    pub(crate) async fn publish_branch(&self, branch: BranchId) -> Result<()> {
+        match self.0.context.publisher.line(branch) {
+            Some(line) => self.0.context.publisher.publish(&line).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn line(&self, branch: &str) -> Result<Arc<Line>> {
+        let id = self.branch(branch).await?.id;
+        self.0.context.publisher.line(id).ok_or_else(|| Error::NotServed(branch.to_owned()))
     }
 
     /// Where the pipelines stand, by branch.
@@ -233,6 +346,9 @@ impl Ingest {
         let branch = self.branch(name).await?;
         let _alone = self.alone(&branch).await?;
         self.0.context.repository.delete_branch(name).await.map_err(below)?;
+        if let Err(error) = self.0.context.publisher.unserve(branch.id).await {
+            tracing::warn!(%error, branch = name, "what a deleted branch had online is freed at the next start");
+        }
         let state = self.state(branch.id);
         let pipeline = state.pipeline.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(pipeline) = pipeline {
@@ -390,6 +506,7 @@ impl Ingest {
                 return Err(error);
             }
         };
+        self.0.context.publisher.follow(&pipeline);
         *state.pipeline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pipeline));
         Ok(pipeline)
     }
@@ -424,35 +541,78 @@ async fn count_rows(format: PayloadFormat, payload: Bytes) -> Result<u32> {
     tokio::task::spawn_blocking(move || decode::count_rows(format, &payload)).await.map_err(|_| Error::Closing)?
 }
 
-/// Brings the online store up to the head once, and again whenever it lost what it held; between, whoever moves the head does it.
+/// Looks after what is served: a task for each branch, and one for what is to be rebuilt and dropped.
 async fn keep_published(ingest: Weak<Inner>, context: Arc<Context>, cancel: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let mut kept: Vec<Arc<Line>> = Vec::new();
+    tasks.spawn(keep_working(Arc::clone(&context)));
     loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = publish_until_done(&context) => {}
+        for line in context.publisher.lines() {
+            if !kept.iter().any(|known| Arc::ptr_eq(known, &line)) {
+                kept.push(Arc::clone(&line));
+                tasks.spawn(keep_line(Weak::clone(&ingest), Arc::clone(&context), line));
+            }
         }
-        let lost = async {
-            while context.publisher.is_kept().await.unwrap_or(true) {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            tracing::warn!("the online store lost what it held: it is filled again from history, and answers for nothing until it is");
-            // What is in no commit is written again by its pipeline, which looks before it commits.
-            if let Some(ingest) = ingest.upgrade().map(Ingest) {
-                let _ = tokio::time::timeout(REPUBLISH, ingest.flush(SERVED_BRANCH)).await;
-            }
-        };
+        kept.retain(|line| !line.is_ended());
         tokio::select! {
-            () = cancel.cancelled() => return,
-            () = lost => {}
+            () = cancel.cancelled() => break,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    tasks.shutdown().await;
+}
+
+/// Brings what is online of a branch up to the head once, and again whenever the store lost what it held; between, whoever moves the head does it.
+async fn keep_line(ingest: Weak<Inner>, context: Arc<Context>, line: Arc<Line>) {
+    loop {
+        publish_until_done(&context, &line).await;
+        while context.publisher.is_kept(&line).await.unwrap_or(true) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        if line.is_ended() {
+            return;
+        }
+        tracing::warn!(
+            branch = line.name(),
+            "the online store lost what it held: it is filled again from history, and answers for nothing until it is"
+        );
+        // What is in no commit is written again by its pipeline, which looks before it commits.
+        if let Some(ingest) = ingest.upgrade().map(Ingest) {
+            let _ = tokio::time::timeout(REPUBLISH, ingest.flush(&line.name())).await;
         }
     }
 }
 
-async fn publish_until_done(context: &Context) {
+async fn publish_until_done(context: &Context, line: &Line) {
     let mut pause = Duration::from_millis(50);
-    while let Err(error) = context.publisher.publish().await {
-        tracing::warn!(%error, "the online store cannot be brought up to the head and answers for nothing until it is");
+    while let Err(error) = context.publisher.publish(line).await {
+        if line.is_ended() {
+            return;
+        }
+        tracing::warn!(%error, branch = line.name(), "the online store cannot be brought up to the head and answers for nothing until it is");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(duration(context.config.retry_every));
+    }
+}
+
+/// Rebuilds what is to be rebuilt, and drops what is retired.
+async fn keep_working(context: Arc<Context>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let work = async {
+            context.publisher.drop_retired().await?;
+            context.publisher.rebuild_asked().await
+        };
+        match work.await {
+            Ok(()) => {
+                pause = Duration::from_millis(50);
+                context.publisher.work().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what is to be rebuilt or dropped online must wait");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(duration(context.config.retry_every));
+            }
+        }
     }
 }

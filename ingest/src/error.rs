@@ -126,14 +126,15 @@ pub enum Error {
         /// Where they fail.
         reason: String,
     },
-    /// A view cannot be served as the branch stands.
-    #[error("feature view {view:?} cannot be served: {reason}")]
-    Unservable {
-        /// The view.
-        view: String,
-        /// Why not.
-        reason: String,
-    },
+    /// A branch is not served online.
+    #[error("branch {0:?} is not served online: serve it first, or ask on main")]
+    NotServed(String),
+    /// What is served was replaced by another generation meanwhile.
+    #[error("what is online was replaced meanwhile: retry")]
+    Replaced,
+    /// A branch that is served no longer was still being filled.
+    #[error("feature view {0:?} is not filled any further: its branch is not served any more")]
+    Unserved(String),
     /// Pushed rows that a reset would have consumed again are gone from the log.
     #[error(
         "branch {branch:?} cannot be rewound to position {next}: its log begins at {first}, what lies before was committed and cut off; reset it without rewinding its offsets"
@@ -211,11 +212,11 @@ impl Kinded for Error {
             Self::Io { .. } => ErrorKind::Unavailable,
             Self::Full { .. } | Self::TooLarge { .. } => ErrorKind::Exhausted,
             Self::LogDamaged { .. } | Self::LogNewer { .. } | Self::LogForeign { .. } | Self::NotInLog { .. } => ErrorKind::FailedPrecondition,
-            Self::Malformed { .. } | Self::Unservable { .. } | Self::Rewind { .. } => ErrorKind::FailedPrecondition,
+            Self::Malformed { .. } | Self::NotServed(_) | Self::Unserved(_) | Self::Rewind { .. } => ErrorKind::FailedPrecondition,
             Self::KeyReused { .. } | Self::Overtaken => ErrorKind::Conflict,
             Self::Registry(error) => error.kind(),
             Self::Payload { .. } | Self::File { .. } | Self::Invalid { .. } => ErrorKind::InvalidArgument,
-            Self::Closing | Self::Refilling | Self::TimedOut { .. } => ErrorKind::Unavailable,
+            Self::Closing | Self::Refilling | Self::Replaced | Self::TimedOut { .. } => ErrorKind::Unavailable,
             Self::Below { source, .. } => source.kind(),
         }
     }

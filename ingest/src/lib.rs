@@ -33,6 +33,6 @@ pub use judge::SIZE;
 pub use merge::OffsetResolver;
 pub use owner::OffsetOwner;
 pub use pipeline::PipelineStatus;
-pub use publication::{SERVED_BRANCH, Served, ServedView};
+pub use publication::{AuditRequest, FillProgress, Moved, Rebuild, SERVED_BRANCH, Served, ServedBranch, ServedView, ServedViewStatus, ViewAudit};
 pub use token::{Token, Visibility};
 pub use wal::{PayloadFormat, RecordKind};

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crash::CrashPoints;
 use crate::judge::Judges;
 use crate::offset::Offset;
-use crate::publication::{Publisher, SERVED_BRANCH};
+use crate::publication::Publisher;
 use crate::token::Visibility;
 use crate::wal::{LogEnd, Wal};
 use crate::{Error, IngestConfig, Result};
@@ -67,12 +67,6 @@ pub(crate) struct Context {
 pub(crate) struct BranchName {
     pub(crate) id: BranchId,
     pub(crate) name: String,
-}
-
-impl BranchName {
-    pub(crate) fn is_served(&self) -> bool {
-        self.name == SERVED_BRANCH
-    }
 }
 
 /// How far a pipeline has come.
@@ -191,12 +185,8 @@ impl Pipeline {
         }
     }
 
-    /// Waits until everything before a position is visible.
+    /// Waits until everything before a position is visible; online it is where the branch is served.
     pub(crate) async fn wait(&self, next: u64, visibility: Visibility, deadline: Duration) -> Result<()> {
-        if visibility == Visibility::Online && !self.branch.is_served() {
-            let reason = format!("branch {:?} is not served online: wait for the commit instead", self.branch.name);
-            return Err(Error::invalid("token", reason));
-        }
         let end = self.end().next;
         if next > end {
             return Err(Error::invalid("token", format!("it speaks of position {next}, and the log of source {} ends at {end}", self.wal.source())));

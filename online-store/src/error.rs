@@ -108,6 +108,9 @@ pub enum Error {
     /// The store lost what it held since the caller looked: it is another incarnation now.
     #[error("the online store lost what it held and is filled again from history: retry later")]
     Lost,
+    /// What was looked up has been replaced since the caller learned where it lies.
+    #[error("what was looked up online has just been replaced: retry")]
+    Replaced,
     /// A write failed beneath the store, which takes no more of them until it is opened again.
     #[error("the online store in {} takes no writes since one failed beneath it: restart the server", path.display())]
     Stopped {
@@ -141,7 +144,9 @@ impl Kinded for Error {
             Self::TooLarge { .. } | Self::DiskFull { .. } | Self::OutOfMemory { .. } => ErrorKind::Exhausted,
             Self::NewerFormat { .. } | Self::Locked { .. } => ErrorKind::FailedPrecondition,
             Self::Fingerprint(_) => ErrorKind::Conflict,
-            Self::Layout { .. } | Self::Lost | Self::Stopped { .. } | Self::Timeout { .. } | Self::Storage { .. } => ErrorKind::Unavailable,
+            Self::Layout { .. } | Self::Lost | Self::Replaced | Self::Stopped { .. } | Self::Timeout { .. } | Self::Storage { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }

@@ -61,7 +61,7 @@ pub struct Feature {
 }
 
 /// Features of several views, ready to be looked up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lookup {
     views: Vec<View>,
     columns: Vec<KeyColumn>,
@@ -71,9 +71,12 @@ pub struct Lookup {
     layouts: Arc<Layouts>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct View {
+    /// What the answer calls it.
     name: String,
+    /// What its definition calls it.
+    view: String,
     /// The place of its first feature among the lookup's.
     first: usize,
     wanted: Vec<(i32, DataType)>,
@@ -91,7 +94,7 @@ enum Judged {
 }
 
 /// Views that are looked up by the same columns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Group {
     /// Places among the lookup's key columns, in the order of the views' join keys.
     columns: Vec<usize>,
@@ -145,6 +148,19 @@ impl Lookup {
     /// Names the views and features with their types, so that who knows them need not be told again; never 0.
     pub const fn schema_id(&self) -> u64 {
         self.schema_id
+    }
+
+    /// The same lookup, in the generations that views have by now.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] where a view has none.
+    pub fn moved(&self, generation: impl Fn(&str) -> Option<Generation>) -> Result<Self> {
+        let of = |place: &usize| generation(&self.views[*place].view).ok_or(Error::Replaced);
+        let mut moved = self.clone();
+        for group in &mut moved.groups {
+            group.generations = group.views.iter().map(of).collect::<Result<_>>()?;
+        }
+        Ok(moved)
     }
 
     /// Looks the keys up, as of `now`.
@@ -203,7 +219,8 @@ impl View {
         }
         let wanted: Vec<_> = selected.features.iter().filter_map(|feature| layout.fields().get(*feature)).copied().collect();
         let reader = RowReader::new(layout, &wanted)?;
-        Ok(Self { name: selected.name.clone(), first, reader, wanted, ttl: definition.online_ttl, retention: definition.retention })
+        let view = definition.name.clone();
+        Ok(Self { name: selected.name.clone(), view, first, reader, wanted, ttl: definition.online_ttl, retention: definition.retention })
     }
 
     fn answer(

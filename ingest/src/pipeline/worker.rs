@@ -22,7 +22,7 @@ use crate::crash::CrashPoint;
 use crate::decode;
 use crate::judge::Judges;
 use crate::offset::{Offset, OffsetKey};
-use crate::publication::ServedView;
+use crate::publication::{WriteTarget, WriteTargets};
 use crate::quarantine::{self, QuarantinedRow};
 use crate::wal::{LogEnd, LogRecord, Wal, WalReader};
 use crate::{Error, Result};
@@ -113,7 +113,7 @@ struct State {
     offset: Offset,
     judges: Arc<Judges>,
     /// Where rows go online, by view; nothing on a branch that is not served.
-    targets: Arc<BTreeMap<String, ServedView>>,
+    targets: WriteTargets,
     /// Where it reads on; away while a batch is judged.
     reader: Option<WalReader>,
     buffer: Buffer,
@@ -127,11 +127,14 @@ impl State {
             .ok_or_else(|| Error::Malformed { what: "branch", reason: format!("{:?} has lost its offset of source {}", branch.name, key.source) })?;
         let judges = Arc::new(Judges::load(&context.repository, offset.digest).await?);
         let layouts: Vec<_> = judges.views().map(|view| Arc::clone(&view.layout)).collect();
-        let targets = if branch.is_served() { context.publisher.targets(layouts.iter()).await? } else { BTreeMap::new() };
+        let targets = {
+            let gate = context.publisher.gate().await;
+            context.publisher.targets(branch.id, layouts.iter(), *gate).await?
+        };
         let (log, next) = (wal.clone(), offset.next);
         let reader = tokio::task::spawn_blocking(move || log.read_from(next)).await.map_err(|_| Error::Closing)??;
         let buffer = Buffer::new(offset.next, offset.last_arrival);
-        Ok(Self { offset, judges, targets: Arc::new(targets), reader: Some(reader), buffer })
+        Ok(Self { offset, judges, targets, reader: Some(reader), buffer })
     }
 }
 
@@ -231,6 +234,13 @@ impl Worker {
     }
 
     async fn step(&mut self) -> Result<()> {
+        // Held until the rows are written: who changes what is written to waits for that.
+        let context = Arc::clone(&self.context);
+        let gate = context.publisher.gate().await;
+        if self.state.targets.gate != *gate {
+            let layouts: Vec<_> = self.state.judges.views().map(|view| Arc::clone(&view.layout)).collect();
+            self.state.targets = context.publisher.targets(self.branch.id, layouts.iter(), *gate).await?;
+        }
         let batch = self.read().await?;
         self.context.crash.reach(CrashPoint::Judged);
         if !batch.writes.is_empty() {
@@ -240,6 +250,7 @@ impl Worker {
                 return Err(Error::below("writing online", error));
             }
         }
+        drop(gate);
         self.context.crash.reach(CrashPoint::Online);
         let buffer = &mut self.state.buffer;
         for part in batch.parts {
@@ -264,7 +275,7 @@ impl Worker {
     /// Reads, decodes, judges and packs, off the runtime.
     async fn read(&mut self) -> Result<Batch> {
         let (reader, wal, next) = (self.state.reader.take(), self.wal.clone(), self.state.buffer.next);
-        let (judges, targets) = (Arc::clone(&self.state.judges), Arc::clone(&self.state.targets));
+        let (judges, targets) = (Arc::clone(&self.state.judges), Arc::clone(&self.state.targets.views));
         let (source, config) = (self.wal.source(), &self.context.config);
         let (rows, bytes) = (config.batch_rows, config.commit_bytes);
         let work = tokio::task::spawn_blocking(move || {
@@ -305,7 +316,7 @@ impl Worker {
 
     async fn commit(&mut self) -> Result<Outcome> {
         let mut wrote = None;
-        if self.branch.is_served() {
+        if self.context.publisher.serves(self.branch.id) {
             let syncing = |error| Error::below("syncing the online store", error);
             self.context.online.sync().await.map_err(syncing)?;
             wrote = Some(self.context.online.incarnation().await.map_err(syncing)?);
@@ -350,7 +361,7 @@ impl Worker {
     /// What follows a commit and may be made up for later.
     async fn follow_up(&self, previous: &CommitId, commit: &CommitId, wrote: Option<Incarnation>) {
         if let Some(wrote) = wrote
-            && let Err(error) = self.context.publisher.committed(previous, commit, wrote).await
+            && let Err(error) = self.context.publisher.committed(self.branch.id, previous, commit, wrote).await
         {
             tracing::warn!(%error, "the online generations were not moved on; the next commit will do it");
         }
@@ -428,7 +439,7 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 /// Judges records and packs what passed for the online store.
-fn judge(records: &[LogRecord], judges: &Judges, targets: &BTreeMap<String, ServedView>, source: SourceId, next: u64) -> Result<Batch> {
+fn judge(records: &[LogRecord], judges: &Judges, targets: &BTreeMap<String, WriteTarget>, source: SourceId, next: u64) -> Result<Batch> {
     let last_arrival = records.last().map_or(anabranch_core::Timestamp::MIN, |record| record.arrival);
     let mut batch = Batch { parts: Vec::with_capacity(records.len()), writes: Vec::new(), next, last_arrival };
     for record in records {
@@ -442,8 +453,12 @@ fn judge(records: &[LogRecord], judges: &Judges, targets: &BTreeMap<String, Serv
         let decoded = decode::decode_record(&view.layout, record);
         let judged = view.judge(&decoded, record.arrival, source)?;
         if let Some(target) = targets.get(name) {
-            let rows = rows_of(&judged.rows, &target.layout, &target.packed, target.generation);
-            batch.writes.extend(rows.map_err(|error| Error::below("packing rows", error))?);
+            let view = &target.view;
+            let rows = rows_of(&judged.rows, &view.layout, &view.packed, view.generation).map_err(|error| Error::below("packing rows", error))?;
+            if let Some(next) = target.next {
+                batch.writes.extend(rows.iter().map(|row| Write { generation: next, ..row.clone() }));
+            }
+            batch.writes.extend(rows);
         }
         batch.parts.push(Part { view: Some(name.clone()), rows: Some(judged.rows), refused: judged.refused });
     }

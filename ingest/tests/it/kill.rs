@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anabranch_core::RandomIds;
 use anabranch_core::ids::Ids;
-use anabranch_ingest::{CrashPoint, CrashPoints};
+use anabranch_core::{ErrorKind, Kinded, RandomIds};
+use anabranch_ingest::{CrashPoint, CrashPoints, Rebuild};
 use anabranch_offline_store::{Namespace, ScanRequest, TableName, quarantine_shape};
 use anabranch_versioning::{LogQuery, MergeRequest, RefSpec};
 use arrow::array::AsArray;
@@ -185,6 +185,7 @@ async fn child(folder: &Path, plan: Plan) {
         }
         tasks.push(tokio::spawn(loads(Arc::clone(&world), Arc::clone(&ledger), plan.child)));
         tasks.push(tokio::spawn(applies(Arc::clone(&world))));
+        tasks.push(tokio::spawn(rebuilds(Arc::clone(&world))));
     }
     for task in tasks {
         // Every task works for ever; one that ends has failed.
@@ -237,6 +238,16 @@ async fn applies(world: Arc<World>) {
     }
 }
 
+async fn rebuilds(world: Arc<World>) {
+    loop {
+        // Until everything committed was published once there is nothing to rebuild.
+        if let Err(error) = world.ingest.rebuild("main", &Rebuild::default()).await {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn merge(world: Arc<World>, ledger: Arc<Ledger>, child: u64, ids: Arc<AtomicU64>) {
     for round in 0_u64.. {
         push_one(&world, &ledger, &ids).await;
@@ -279,6 +290,8 @@ async fn all_rows(world: &World) -> Vec<(i32, i64, Option<i64>)> {
 
 async fn check(folder: &Path) {
     let world = World::open(Parts::in_folder(folder).await).await;
+    // A rebuild that was under way goes on, and drops what it replaces.
+    world.wait_filled("main").await;
     world.check_law().await;
     world.check_positions().await;
     let status = world.ingest.status().into_iter().find(|status| status.branch == "main").unwrap();

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anabranch_core::{ManualClock, Timestamp};
-use anabranch_ingest::{Push, RecordKind};
-use anabranch_versioning::{MergeRequest, RefSpec};
+use anabranch_core::{ErrorKind, Kinded, ManualClock, Timestamp};
+use anabranch_ingest::{Push, Rebuild, RecordKind};
+use anabranch_versioning::{MergeRequest, RefSpec, ReplayRequest, ResetRequest};
 use proptest::prelude::*;
 
 use crate::load::load;
@@ -22,6 +22,15 @@ enum Step {
     Clock(i64),
     Flush,
     Restart,
+    /// Remembers the head.
+    Mark,
+    /// Goes back to the head that was remembered, reading the log again or not.
+    Reset(bool),
+    /// Takes a commit of rows back, where that is possible.
+    Revert,
+    Rebuild,
+    /// Serves a branch at the head, or no longer.
+    Serve,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -36,6 +45,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (-5i64..5).prop_map(Step::Clock),
         2 => Just(Step::Flush),
         2 => Just(Step::Restart),
+        2 => Just(Step::Mark),
+        2 => any::<bool>().prop_map(Step::Reset),
+        1 => Just(Step::Revert),
+        1 => Just(Step::Rebuild),
+        1 => Just(Step::Serve),
     ]
 }
 
@@ -44,7 +58,7 @@ async fn run(steps: Vec<Step>, wal: &std::path::Path) {
     let clock = Arc::new(ManualClock::new(at(1_000_000)));
     let world = World::open(Parts { clock: clock.clone(), ..Parts::in_memory(wal) }).await;
     world.apply(definitions(60)).await.unwrap();
-    let (mut world, mut pushed, mut branches, mut n) = (world, 0, 0, 0);
+    let (mut world, mut pushed, mut branches, mut n, mut mark) = (world, 0, 0, 0, None);
     for step in steps {
         match step {
             Step::Push(batch) => {
@@ -80,7 +94,42 @@ async fn run(steps: Vec<Step>, wal: &std::path::Path) {
             Step::Clock(by) => clock.set(Timestamp(1_000_000 + by)),
             Step::Flush => drop(world.ingest.flush("main").await.unwrap()),
             Step::Restart => world = world.restart().await,
+            Step::Mark => mark = Some(world.ingest.flush("main").await.unwrap()),
+            Step::Reset(rewind) => {
+                let Some(mark) = mark else { continue };
+                let request = ResetRequest { rewind_offsets: rewind, ..ResetRequest::new(RefSpec::commit(mark), "ada") };
+                if let Err(error) = world.ingest.reset("main", request).await {
+                    assert!(rewind && error.to_string().contains("rewound"), "{error}");
+                }
+            }
+            Step::Revert => {
+                n += 1;
+                pushed += 1;
+                world.ingest.flush("main").await.unwrap();
+                world.push("weather", weather("a2", n, 41.0, n)).await.unwrap();
+                let last = world.ingest.flush("main").await.unwrap();
+                if let Err(error) = world.ingest.revert("main", ReplayRequest::new(RefSpec::commit(last), "ada")).await {
+                    assert!(matches!(error.kind(), ErrorKind::Conflict | ErrorKind::FailedPrecondition | ErrorKind::InvalidArgument), "{error}");
+                }
+            }
+            Step::Rebuild => match world.ingest.rebuild("main", &Rebuild::default()).await {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+            },
+            Step::Serve => {
+                if world.ingest.served_on("side").await.is_ok() {
+                    world.ingest.unserve("side").await.unwrap();
+                    world.ingest.delete_branch("side").await.unwrap();
+                } else if world.repository.branch("side").await.is_err() {
+                    world.repository.create_branch("side", &RefSpec::branch("main"), "ada").await.unwrap();
+                    world.ingest.serve("side").await.unwrap();
+                    world.ingest.push("side", rows("weather", weather("a1", 3, 42.0, n))).await.unwrap();
+                }
+            }
         }
+    }
+    for served in world.ingest.serving() {
+        world.wait_filled(&served.branch).await;
     }
     world.check_law().await;
     world.check_positions().await;
@@ -93,7 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_stores_agree_after_any_history(steps in proptest::collection::vec(step(), 1..24)) {
+    fn both_stores_agree_after_any_history(steps in proptest::collection::vec(step(), 1..30)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         runtime.block_on(run(steps, folder.path()));

@@ -10,5 +10,6 @@ mod load;
 mod moves;
 mod power;
 mod push;
+mod served;
 mod trouble;
 mod world;

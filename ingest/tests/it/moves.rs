@@ -2,6 +2,7 @@
 
 use anabranch_core::{ErrorKind, Kinded};
 use anabranch_ingest::Visibility;
+use anabranch_online_store::OnlineStoreExt;
 use anabranch_versioning::{CommitId, Merge, MergeRequest, RefSpec, ReplayRequest, ResetRequest, Strategy};
 
 use crate::world::{LONG, World, definitions, rows, weather};
@@ -65,43 +66,49 @@ async fn tables_that_both_sides_wrote_to_conflict_and_a_side_is_taken_whole() {
     world.push_through("weather", weather("JFK", 3, 1.0, 3)).await;
     let error = world.ingest.merge("main", merge("fix")).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Conflict && error.to_string().contains("both sides wrote rows"), "{error}");
-    // Theirs would take main's row 3 away, which is online.
-    let theirs = MergeRequest { strategy: Strategy::Theirs, ..merge("fix") };
-    let refused = world.ingest.merge("main", theirs.clone()).await.unwrap_err();
-    assert!(refused.kind() == ErrorKind::FailedPrecondition && refused.to_string().contains("online"), "{refused}");
     world.check_law().await;
-    fork(&world, "try").await;
-    world.ingest.merge("try", theirs).await.unwrap();
+    let before = world.head().await;
     world.ingest.merge("main", MergeRequest { strategy: Strategy::Ours, ..merge("fix") }).await.unwrap();
     world.check_law().await;
     world.check_positions().await;
     assert_eq!((world.offline_ids("weather").await, world.offline_ids("fares").await), (vec![1, 3], vec![2]));
+    // Theirs takes main's row 3 away, which is online.
+    world.ingest.reset("main", ResetRequest::new(RefSpec::commit(before), "ada")).await.unwrap();
+    world.ingest.merge("main", MergeRequest { strategy: Strategy::Theirs, ..merge("fix") }).await.unwrap();
+    world.check_law().await;
+    assert_eq!((world.offline_ids("weather").await, world.offline_ids("fares").await), (vec![1, 2], vec![2]));
 }
 
 #[tokio::test]
-async fn what_would_take_rows_from_what_is_served_is_refused_and_elsewhere_done() {
+async fn what_takes_rows_from_what_is_served_makes_another_generation() {
     let folder = tempfile::tempdir().unwrap();
     let world = World::with_views(folder.path()).await;
     let start = world.head().await;
     world.push_through("weather", weather("JFK", 1, 1.0, 1)).await;
     let bad = world.head().await;
     world.push_through("fares", fare(1)).await;
-    let before = world.head().await;
-    fork(&world, "fix").await;
-    let refused = [
-        world.ingest.revert("main", replay(bad)).await.map(|_| ()).unwrap_err(),
-        world.ingest.reset("main", ResetRequest::new(RefSpec::commit(start), "ada")).await.map(|_| ()).unwrap_err(),
-    ];
-    for error in refused {
-        assert!(error.kind() == ErrorKind::FailedPrecondition && error.to_string().contains("online"), "{error}");
-    }
-    world.ingest.revert("fix", replay(bad)).await.unwrap();
-    let error = world.ingest.merge("main", merge("fix")).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::FailedPrecondition && error.to_string().contains("\"weather\""), "{error}");
-    assert_eq!(world.head().await, before);
-    world.push_through("weather", weather("JFK", 2, 1.0, 2)).await;
+    let generation = |world: &World, view: &str| world.ingest.served().unwrap().views[view].generation;
+    let (weather_was, fares_was) = (generation(&world, "weather"), generation(&world, "fares"));
+    world.ingest.revert("main", replay(bad)).await.unwrap();
     world.check_law().await;
-    assert_eq!(world.offline_ids("weather").await, [1, 2]);
+    assert_eq!((world.offline_ids("weather").await, world.offline_ids("fares").await), (vec![], vec![1]));
+    assert_ne!(generation(&world, "weather"), weather_was);
+    assert_eq!(generation(&world, "fares"), fares_was, "nothing was taken from it");
+    world.push_through("weather", weather("JFK", 3, 1.0, 3)).await;
+    world.check_law().await;
+    // What was dropped is gone from the store.
+    let gone = async {
+        while !world.parts.online.scan_all(weather_was).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.unwrap();
+    world.ingest.reset("main", ResetRequest::new(RefSpec::commit(start), "ada")).await.unwrap();
+    world.check_law().await;
+    world.push_through("weather", weather("JFK", 4, 1.0, 4)).await;
+    let world = world.restart().await;
+    world.check_law().await;
+    assert_eq!((world.offline_ids("weather").await, world.offline_ids("fares").await), (vec![4], vec![]));
 }
 
 #[tokio::test]

@@ -218,12 +218,30 @@ impl World {
         definitions.layout(view).unwrap()
     }
 
+    /// The law of the two stores on `main` and every other branch that is served, see [`World::check_law_of`].
+    pub(crate) async fn check_law(&self) {
+        for served in self.ingest.serving() {
+            self.check_law_of(&served.branch).await;
+        }
+    }
+
+    /// Waits until a branch is filled.
+    pub(crate) async fn wait_filled(&self, branch: &str) {
+        let filled = async {
+            while self.ingest.is_filling(branch).await.unwrap() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, filled).await.unwrap();
+    }
+
     /// The law of the two stores, once everything is committed: each generation holds, for each entity, the row that is last in the total order among
     /// the rows at the commit that it answers for, and nothing else.
-    pub(crate) async fn check_law(&self) {
-        self.ingest.flush("main").await.unwrap();
+    pub(crate) async fn check_law_of(&self, branch: &str) {
+        self.ingest.flush(branch).await.unwrap();
         self.ingest.publish().await.unwrap();
-        let (head, served) = (self.head().await, self.ingest.served().unwrap());
+        let head = self.repository.branch(branch).await.unwrap().head;
+        let served = self.ingest.served_on(branch).await.unwrap();
         assert_eq!(served.commit, head);
         for (name, view) in served.views.iter() {
             assert_eq!(self.parts.online.published_to(view.generation).await.unwrap().as_deref(), Some(&head.as_bytes()[..]), "{name}");
