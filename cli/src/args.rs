@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, sql, tables,
+    dataset, definitions, engine, history, ingest, maintenance, merging, object, online, quarantine, refs, rows, serve, serving, sql, tables,
 };
 
 /// A feature store and data-versioning server.
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Status,
     /// Look up the latest values of features
     GetOnline(online::GetOnline),
+    Online(serving::Online),
+    Audit(serving::Audit),
     /// Query the feature views at a ref with SQL
     Sql(sql::Sql),
     /// Build point-in-time datasets, and list those that were saved

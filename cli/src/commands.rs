@@ -13,6 +13,7 @@ pub(crate) mod quarantine;
 pub(crate) mod refs;
 pub(crate) mod rows;
 pub(crate) mod serve;
+pub(crate) mod serving;
 pub(crate) mod sql;
 pub(crate) mod tables;
 
@@ -36,6 +37,8 @@ pub(crate) async fn execute(command: Command, client: &Client, output: &mut Outp
         Command::Flush => rows::flush(client, output).await,
         Command::Status => rows::status(client, output).await,
         Command::GetOnline(lookup) => online::get_online(client, lookup, output).await,
+        Command::Online(online) => serving::online(client, online, output).await,
+        Command::Audit(audit) => serving::audit(client, audit, output).await,
         Command::Sql(sql) => sql::sql(client, sql, output).await,
         Command::Dataset(dataset) => dataset::dataset(client, dataset, output).await,
         Command::Branch(branch) => refs::branch(client, branch, output).await,

@@ -29,6 +29,8 @@ pub(crate) enum Error {
     WouldConflict(u64),
     #[error("{count} findings: {folder} is damaged")]
     Damaged { count: usize, folder: String },
+    #[error("{0} entities are not online as history has them: repair them with --repair")]
+    Skewed(u64),
     #[error("{path}: {reason}")]
     File { path: String, reason: String },
     #[error("cannot write the output: {0}")]
@@ -72,6 +74,7 @@ impl Kinded for Error {
             Self::Usage(_) | Self::File { .. } => ErrorKind::InvalidArgument,
             Self::Missing(_) => ErrorKind::NotFound,
             Self::WouldConflict(_) => ErrorKind::Conflict,
+            Self::Skewed(_) => ErrorKind::FailedPrecondition,
             Self::Output(_) | Self::Runtime(_) | Self::Damaged { .. } => ErrorKind::Internal,
         }
     }

@@ -48,6 +48,8 @@ pub enum Verb {
     Compact,
     /// Look features up.
     Lookup,
+    /// Serve branches online, or no longer; rebuild and repair what is online.
+    ServeOnline,
     /// Fetch a dataset, or read what is kept of one.
     ReadDataset,
     /// Keep a dataset under a name.
@@ -78,6 +80,7 @@ impl Verb {
             Self::WatchIngest => "watch_ingest",
             Self::Compact => "compact",
             Self::Lookup => "lookup",
+            Self::ServeOnline => "serve_online",
             Self::ReadDataset => "read_dataset",
             Self::SaveDataset => "save_dataset",
             Self::ReadObjects => "read_objects",

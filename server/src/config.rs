@@ -106,8 +106,12 @@ pub struct IngestConfig {
 pub struct OnlineConfig {
     /// Where it is.
     pub backend: OnlineBackend,
+    /// The store that is to take its place, while what is online moves there.
+    pub next: Option<OnlineBackend>,
     /// How much memory the embedded store may use.
     pub memory_bytes: u64,
+    /// How often it is looked whether some rows of history are online; 0 for never.
+    pub sample_every: Span,
     /// The store on Redis.
     pub redis: RedisConfig,
 }
@@ -242,7 +246,7 @@ impl Default for IngestConfig {
 
 impl Default for OnlineConfig {
     fn default() -> Self {
-        Self { backend: OnlineBackend::Embedded, memory_bytes: 256 << 20, redis: RedisConfig::default() }
+        Self { backend: OnlineBackend::Embedded, next: None, memory_bytes: 256 << 20, sample_every: Span::seconds(30), redis: RedisConfig::default() }
     }
 }
 

@@ -12,6 +12,7 @@ mod ingest;
 mod objects;
 mod online;
 mod operations;
+mod serving;
 mod tables;
 mod versions;
 
@@ -108,6 +109,12 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .route("/v1/status", get(ingest::status))
         .route("/v1/quarantine", get(ingest::quarantine))
         .route("/v1/online-features", post(online::online_features))
+        .route("/v1/online", get(serving::list))
+        .route("/v1/online/serve", post(serving::serve))
+        .route("/v1/online/unserve", post(serving::unserve))
+        .route("/v1/online/rebuild", post(serving::rebuild))
+        .route("/v1/online/move", post(serving::move_online))
+        .route("/v1/online/audit", post(serving::audit))
         .route("/v1/datasets", get(datasets::list).post(datasets::create))
         .route("/v1/datasets/show", get(datasets::show))
         .route("/v1/datasets/diff", get(datasets::diff))

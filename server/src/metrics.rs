@@ -40,6 +40,10 @@ pub const DATASET_CACHE_MEMORY: &str = "anabranch_dataset_cache_memory_bytes";
 pub const DATASET_CACHE_DISK: &str = "anabranch_dataset_cache_disk_bytes";
 /// Sessions held open.
 pub const SESSIONS: &str = "anabranch_sessions";
+/// Rows of history that were looked for online (`_total`).
+pub const ROWS_SAMPLED: &str = "anabranch_online_rows_sampled";
+/// Rows of history that were not online, nor a later one of their entity (`_total`).
+pub const ROWS_SKEWED: &str = "anabranch_online_rows_skewed";
 /// The pipeline's position in its log, by stage: appended, published, committed.
 pub const PIPELINE_POSITION: &str = "anabranch_pipeline_position_rows";
 
@@ -127,6 +131,10 @@ pub struct Metrics {
     pub dataset_cache_disk: Gauge,
     /// [`SESSIONS`].
     pub sessions: Gauge,
+    /// [`ROWS_SAMPLED`].
+    pub rows_sampled: Family<RepositoryLabels, Counter>,
+    /// [`ROWS_SKEWED`].
+    pub rows_skewed: Family<RepositoryLabels, Counter>,
     /// [`PIPELINE_POSITION`].
     pub pipeline_position: Family<StageLabels, Gauge>,
 }
@@ -151,6 +159,8 @@ impl Default for Metrics {
             dataset_cache_memory: Gauge::default(),
             dataset_cache_disk: Gauge::default(),
             sessions: Gauge::default(),
+            rows_sampled: Family::default(),
+            rows_skewed: Family::default(),
             pipeline_position: Family::default(),
         };
         metrics.register();
@@ -176,6 +186,8 @@ impl Metrics {
         registry.register(DATASET_CACHE_MEMORY, "Memory that unpacked datasets take", self.dataset_cache_memory.clone());
         registry.register(DATASET_CACHE_DISK, "Disk that unpacked datasets take", self.dataset_cache_disk.clone());
         registry.register(SESSIONS, "Sessions held open", self.sessions.clone());
+        registry.register(ROWS_SAMPLED, "Rows of history that were looked for online", self.rows_sampled.clone());
+        registry.register(ROWS_SKEWED, "Rows of history that were not online, nor a later one of their entity", self.rows_skewed.clone());
         let help = "Rows of the log by stage of the pipeline: appended, published online, committed offline";
         registry.register(PIPELINE_POSITION, help, self.pipeline_position.clone());
     }
@@ -207,6 +219,8 @@ mod tests {
         metrics.compactions.get_or_create(&CompactionLabels { repository: "default".into(), outcome: "compacted" }).inc();
         metrics.compacted_rows.get_or_create(&repository()).inc();
         metrics.values_looked_up.get_or_create(&StatusLabels { status: "PRESENT" }).inc();
+        metrics.rows_sampled.get_or_create(&repository()).inc();
+        metrics.rows_skewed.get_or_create(&repository()).inc();
         metrics.pipeline_position.get_or_create(&StageLabels { repository: "default".into(), stage: "appended" }).set(1);
         let text = metrics.encode().unwrap();
         let names = [
@@ -224,6 +238,8 @@ mod tests {
             DATASET_CACHE_MEMORY,
             DATASET_CACHE_DISK,
             SESSIONS,
+            ROWS_SAMPLED,
+            ROWS_SKEWED,
             PIPELINE_POSITION,
         ];
         for name in names {

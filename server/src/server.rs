@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
-use crate::app::{compact_in_background, upkeep_hourly};
+use crate::app::{compact_in_background, sample_always, upkeep_hourly};
 use crate::auth::{AllowLoopback, Authorizer};
 use crate::boundary::boundary;
 use crate::config::Config;
@@ -86,6 +86,7 @@ impl Server {
         // They end when the app is closing, and hold nothing that a crash would leave.
         tokio::spawn(upkeep_hourly(Arc::clone(&app)));
         tokio::spawn(compact_in_background(Arc::clone(&app)));
+        tokio::spawn(sample_always(Arc::clone(&app)));
         let task = tokio::spawn(listen(Arc::clone(&app), listener));
         Ok(RunningServer { app, address, task })
     }

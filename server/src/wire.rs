@@ -1,6 +1,7 @@
 //! Between what the domain layer gives and the messages of the contract.
 
 pub(crate) mod objects;
+pub(crate) mod serving;
 pub(crate) mod tables;
 pub(crate) mod versions;
 

@@ -815,6 +815,144 @@ pub struct Failure {
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListServedRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListServedReply {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub branches: ::prost::alloc::vec::Vec<ServedBranch>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServedBranch {
+    #[prost(string, tag = "1")]
+    pub branch: ::prost::alloc::string::String,
+    /// What its views answer for; empty as long as it is filled for the first time, or again after a loss.
+    #[prost(string, tag = "2")]
+    pub commit: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub views: ::prost::alloc::vec::Vec<ServedView>,
+    /// Whether a fill is under way, or asked for.
+    #[prost(bool, tag = "4")]
+    pub filling: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServedView {
+    #[prost(string, tag = "1")]
+    pub view: ::prost::alloc::string::String,
+    /// The generation that answers; 0 as long as none does.
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    #[prost(message, optional, tag = "3")]
+    pub fill: ::core::option::Option<FillProgress>,
+}
+/// A fill under way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FillProgress {
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    #[prost(uint64, tag = "2")]
+    pub rows_done: u64,
+    #[prost(uint64, tag = "3")]
+    pub rows: u64,
+    /// 0 for as fast as it goes.
+    #[prost(uint64, tag = "4")]
+    pub rows_per_second: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServeBranchRequest {
+    /// The ref must be a branch.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnserveBranchRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnserveBranchReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebuildOnlineRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// None for every view.
+    #[prost(string, repeated, tag = "2")]
+    pub views: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most so many rows a second for each view; 0 for as fast as it goes.
+    #[prost(uint64, tag = "3")]
+    pub rows_per_second: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// None for every view.
+    #[prost(string, repeated, tag = "2")]
+    pub views: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether what differs is to be mended.
+    #[prost(bool, tag = "3")]
+    pub repair: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuditReply {
+    #[prost(message, repeated, tag = "1")]
+    pub views: ::prost::alloc::vec::Vec<ViewAudit>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveOnlineRequest {
+    #[prost(string, tag = "1")]
+    pub repository: ::prost::alloc::string::String,
+    /// Copy and compare only.
+    #[prost(bool, tag = "2")]
+    pub compare: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MoveOnlineReply {
+    #[prost(uint64, tag = "1")]
+    pub copied: u64,
+    /// Rows that differed at first, because they were written meanwhile.
+    #[prost(uint64, tag = "2")]
+    pub again: u64,
+    /// Whether the other store is served now.
+    #[prost(bool, tag = "3")]
+    pub moved: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ViewAudit {
+    #[prost(string, tag = "1")]
+    pub view: ::prost::alloc::string::String,
+    /// What it was compared with.
+    #[prost(string, tag = "2")]
+    pub commit: ::prost::alloc::string::String,
+    /// Entities that history or the online store has.
+    #[prost(uint64, tag = "3")]
+    pub entities: u64,
+    /// Entities whose row online was pushed and is in no commit yet.
+    #[prost(uint64, tag = "4")]
+    pub pending: u64,
+    /// Entities that the online store lacks, has an older row of, has a row of that history does not have, has other values of.
+    #[prost(uint64, tag = "5")]
+    pub missing: u64,
+    #[prost(uint64, tag = "6")]
+    pub behind: u64,
+    #[prost(uint64, tag = "7")]
+    pub unexplained: u64,
+    #[prost(uint64, tag = "8")]
+    pub different: u64,
+    /// Rows written to mend it.
+    #[prost(uint64, tag = "9")]
+    pub repaired: u64,
+    /// Whether the view is being rebuilt because rows could not be mended.
+    #[prost(bool, tag = "10")]
+    pub rebuilding: bool,
+    /// Some of the keys that differ, each with how.
+    #[prost(string, repeated, tag = "11")]
+    pub examples: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OnlineRequest {
     /// Only branches are served online.
@@ -4417,6 +4555,146 @@ pub mod online_client {
                 .insert(GrpcMethod::new("anabranch.v1.Online", "GetOnlineFeatures"));
             self.inner.unary(req, path, codec).await
         }
+        /// How branches are served.
+        pub async fn list_served(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListServedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListServedReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Online/ListServed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Online", "ListServed"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Serves a branch from now on; it answers once it is filled.
+        pub async fn serve_branch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ServeBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::ServedBranch>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Online/ServeBranch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Online", "ServeBranch"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Serves a branch no longer, and frees what it has online.
+        pub async fn unserve_branch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnserveBranchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnserveBranchReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Online/UnserveBranch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Online", "UnserveBranch"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins to rebuild what is online of a branch from its history; lookups are answered meanwhile.
+        pub async fn rebuild_online(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebuildOnlineRequest>,
+        ) -> std::result::Result<tonic::Response<super::ServedBranch>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Online/RebuildOnline",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Online", "RebuildOnline"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Compares what is online of a branch with its history.
+        pub async fn audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AuditRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Online/Audit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("anabranch.v1.Online", "Audit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Moves what is online of every branch to the store that the settings name as the next one.
+        pub async fn move_online(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MoveOnlineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MoveOnlineReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/anabranch.v1.Online/MoveOnline",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("anabranch.v1.Online", "MoveOnline"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4436,6 +4714,39 @@ pub mod online_server {
             &self,
             request: tonic::Request<super::OnlineRequest>,
         ) -> std::result::Result<tonic::Response<super::OnlineReply>, tonic::Status>;
+        /// How branches are served.
+        async fn list_served(
+            &self,
+            request: tonic::Request<super::ListServedRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListServedReply>, tonic::Status>;
+        /// Serves a branch from now on; it answers once it is filled.
+        async fn serve_branch(
+            &self,
+            request: tonic::Request<super::ServeBranchRequest>,
+        ) -> std::result::Result<tonic::Response<super::ServedBranch>, tonic::Status>;
+        /// Serves a branch no longer, and frees what it has online.
+        async fn unserve_branch(
+            &self,
+            request: tonic::Request<super::UnserveBranchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnserveBranchReply>,
+            tonic::Status,
+        >;
+        /// Begins to rebuild what is online of a branch from its history; lookups are answered meanwhile.
+        async fn rebuild_online(
+            &self,
+            request: tonic::Request<super::RebuildOnlineRequest>,
+        ) -> std::result::Result<tonic::Response<super::ServedBranch>, tonic::Status>;
+        /// Compares what is online of a branch with its history.
+        async fn audit(
+            &self,
+            request: tonic::Request<super::AuditRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditReply>, tonic::Status>;
+        /// Moves what is online of every branch to the store that the settings name as the next one.
+        async fn move_online(
+            &self,
+            request: tonic::Request<super::MoveOnlineRequest>,
+        ) -> std::result::Result<tonic::Response<super::MoveOnlineReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct OnlineServer<T> {
@@ -4541,6 +4852,270 @@ pub mod online_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetOnlineFeaturesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Online/ListServed" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListServedSvc<T: Online>(pub Arc<T>);
+                    impl<T: Online> tonic::server::UnaryService<super::ListServedRequest>
+                    for ListServedSvc<T> {
+                        type Response = super::ListServedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListServedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Online>::list_served(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListServedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Online/ServeBranch" => {
+                    #[allow(non_camel_case_types)]
+                    struct ServeBranchSvc<T: Online>(pub Arc<T>);
+                    impl<
+                        T: Online,
+                    > tonic::server::UnaryService<super::ServeBranchRequest>
+                    for ServeBranchSvc<T> {
+                        type Response = super::ServedBranch;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ServeBranchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Online>::serve_branch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ServeBranchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Online/UnserveBranch" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnserveBranchSvc<T: Online>(pub Arc<T>);
+                    impl<
+                        T: Online,
+                    > tonic::server::UnaryService<super::UnserveBranchRequest>
+                    for UnserveBranchSvc<T> {
+                        type Response = super::UnserveBranchReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnserveBranchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Online>::unserve_branch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnserveBranchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Online/RebuildOnline" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebuildOnlineSvc<T: Online>(pub Arc<T>);
+                    impl<
+                        T: Online,
+                    > tonic::server::UnaryService<super::RebuildOnlineRequest>
+                    for RebuildOnlineSvc<T> {
+                        type Response = super::ServedBranch;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebuildOnlineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Online>::rebuild_online(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebuildOnlineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Online/Audit" => {
+                    #[allow(non_camel_case_types)]
+                    struct AuditSvc<T: Online>(pub Arc<T>);
+                    impl<T: Online> tonic::server::UnaryService<super::AuditRequest>
+                    for AuditSvc<T> {
+                        type Response = super::AuditReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Online>::audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/anabranch.v1.Online/MoveOnline" => {
+                    #[allow(non_camel_case_types)]
+                    struct MoveOnlineSvc<T: Online>(pub Arc<T>);
+                    impl<T: Online> tonic::server::UnaryService<super::MoveOnlineRequest>
+                    for MoveOnlineSvc<T> {
+                        type Response = super::MoveOnlineReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MoveOnlineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Online>::move_online(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MoveOnlineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

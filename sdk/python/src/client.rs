@@ -405,6 +405,31 @@ impl NativeClient {
         Ok(Call::new(async move { client.compact(&branch, &views, full).await.map(json) }))
     }
 
+    fn served_branches(&self) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.served_branches().await.map(json) }))
+    }
+
+    fn serve_branch(&self, branch: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.serve_branch(&branch).await.map(json) }))
+    }
+
+    fn unserve_branch(&self, branch: String) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.unserve_branch(&branch).await.map(json) }))
+    }
+
+    fn rebuild_online(&self, branch: String, views: Vec<String>, rows_per_second: Option<u64>) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.rebuild_online(&branch, &views, rows_per_second).await.map(json) }))
+    }
+
+    fn audit(&self, branch: String, views: Vec<String>, repair: bool) -> PyResult<Call> {
+        let client = self.client()?;
+        Ok(Call::new(async move { client.audit(&branch, &views, repair).await.map(json) }))
+    }
+
     fn table_files(&self, view: String) -> PyResult<Call> {
         let client = self.client()?;
         Ok(Call::new(async move { client.table_files(&view).await.map(json) }))

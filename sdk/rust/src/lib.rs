@@ -38,6 +38,7 @@ pub mod batches;
 pub mod datasets;
 pub mod historical;
 pub mod online;
+pub mod serving;
 
 pub mod local;
 pub mod session;
@@ -70,6 +71,7 @@ pub use merging::{Conflict, Conflicts, MergeOptions, Merged, ReplayOptions, Repl
 pub use objects::{NewObject, Object, ObjectCondition, ObjectDownload, ObjectPage, ObjectQuery, ObjectSource, ObjectsCommitted};
 pub use online::{FeatureStatus, OnlineFeatures, OnlineQuery};
 pub use rows::{Acknowledgement, Failure, PipelineStatus, PushOptions, Quarantine, QuarantinedRow, Rows};
+pub use serving::{FillProgress, OnlineMove, ServedBranch, ServedView, ViewAudit};
 pub use session::ServerInfo;
 pub use tables::{CompactedTable, TableFile, TableFiles, TableFill, TableMetadata};
 pub use versions::{Branch, HeadMove, Tag};

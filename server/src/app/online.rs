@@ -1,6 +1,6 @@
-//! Lookups: the latest values of features for entities, as the definitions at the head of the served branch have them.
+//! Lookups: the latest values of features for entities, as the definitions at the head of a served branch have them.
 //!
-//! Resolving a selection costs work, looking up must not: what was resolved ([`Lookup`]) is kept for as long as the definitions that are served stay
+//! Resolving a selection costs work, looking up must not: what was resolved ([`Lookup`]) is kept for as long as what is served stays
 //! the same, and a lookup by it resolves no name.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,8 +11,9 @@ use anabranch_core::packed::Sections;
 use anabranch_core::selection::{SelectedView, Selection};
 use anabranch_core::types::UTC;
 use anabranch_core::{DataType, Value};
+use anabranch_ingest::{Served, ServedView};
 use anabranch_online_store::lookup::MAX_LOOKUP_ROWS;
-use anabranch_online_store::{Answer, Lookup, NO_EVENT_TIME, Status, Target};
+use anabranch_online_store::{Answer, Lookup, LookupKeys, NO_EVENT_TIME, Status, Target};
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt8Array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{Field, Schema};
@@ -24,13 +25,13 @@ use crate::metrics::StatusLabels;
 
 const KEPT: usize = 1_024;
 
-/// Lookups that were resolved against the definitions that are served.
+/// Lookups that were resolved against what is served, by the ref that was asked.
 #[derive(Debug, Default)]
-pub(crate) struct Lookups(Mutex<Resolved>);
+pub(crate) struct Lookups(Mutex<HashMap<String, Resolved>>);
 
 #[derive(Debug, Default)]
 struct Resolved {
-    definitions: Arc<Definitions>,
+    views: Arc<BTreeMap<String, ServedView>>,
     lookups: HashMap<String, Arc<Lookup>>,
 }
 
@@ -62,69 +63,87 @@ pub(crate) struct Looked {
 }
 
 impl Lookups {
-    fn get(&self, definitions: &Arc<Definitions>, key: &str) -> Option<Arc<Lookup>> {
-        let resolved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&resolved.definitions, definitions) { resolved.lookups.get(key).cloned() } else { None }
+    fn get(&self, reference: &str, served: &Served, key: &str) -> Option<Arc<Lookup>> {
+        let refs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let resolved = refs.get(reference).filter(|resolved| Arc::ptr_eq(&resolved.views, &served.views))?;
+        resolved.lookups.get(key).cloned()
     }
 
-    fn keep(&self, definitions: &Arc<Definitions>, key: String, lookup: &Arc<Lookup>) {
-        let mut resolved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&resolved.definitions, definitions) || resolved.lookups.len() >= KEPT {
-            *resolved = Resolved { definitions: Arc::clone(definitions), lookups: HashMap::new() };
+    fn keep(&self, reference: &str, served: &Served, key: String, lookup: &Arc<Lookup>) {
+        let mut refs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refs.len() >= KEPT && !refs.contains_key(reference) {
+            refs.clear();
+        }
+        let resolved = refs.entry(reference.to_owned()).or_default();
+        if !Arc::ptr_eq(&resolved.views, &served.views) || resolved.lookups.len() >= KEPT {
+            *resolved = Resolved { views: Arc::clone(&served.views), lookups: HashMap::new() };
         }
         resolved.lookups.insert(key, Arc::clone(lookup));
     }
 }
 
 impl Scope {
-    /// Looks features up on the served branch.
+    /// Looks features up on a served branch.
     pub(crate) async fn lookup(&self, request: LookupRequest) -> Result<Looked> {
-        self.require_served().await?;
-        self.wait_visible(&request.at_least, request.timeout_ms).await?;
-        let lookup = self.prepare(&request.selection, request.full_names)?;
-        self.look_up(lookup, request.keys).await
+        let mut served = self.served().await?;
+        if !request.at_least.is_empty() {
+            self.wait_visible(&request.at_least, request.timeout_ms).await?;
+            served = self.served().await?;
+        }
+        let lookup = self.prepare(&served, &request.selection, request.full_names)?;
+        self.look_up(&served, lookup, request.keys).await
     }
 
-    /// Looks features up that were resolved on the served branch.
-    pub(crate) async fn look_up(&self, lookup: Arc<Lookup>, keys: Keys) -> Result<Looked> {
-        let keys = match keys {
-            Keys::Columns(columns) => lookup.keys(&key_columns(&lookup, columns)?)?,
-            Keys::Json(columns) => lookup.keys_of_values(&json_columns(&lookup, columns)?)?,
-        };
-        let answer = lookup.run(self.repo.online.as_ref(), &keys, self.app.clock().now()).await?;
-        let looked = Looked { lookup, answer };
+    /// Looks features up that were resolved on a served branch.
+    pub(crate) async fn look_up(&self, served: &Served, lookup: Arc<Lookup>, keys: Keys) -> Result<Looked> {
+        let keys = keys_of(&lookup, keys)?;
+        self.answer(served, lookup, &keys).await
+    }
+
+    async fn answer(&self, served: &Served, mut lookup: Arc<Lookup>, keys: &LookupKeys) -> Result<Looked> {
+        let mut answer = lookup.run(served.store.as_ref(), keys, self.app.clock().now()).await;
+        if let Err(anabranch_online_store::Error::Replaced) = answer {
+            // A generation was switched meanwhile; the one after it is filled.
+            let served = self.served().await?;
+            lookup = Arc::new(lookup.moved(|view| served.views.get(view).map(|view| view.generation))?);
+            answer = lookup.run(served.store.as_ref(), keys, self.app.clock().now()).await;
+        }
+        let looked = Looked { lookup, answer: answer? };
         self.count(&looked);
         Ok(looked)
     }
 
-    /// Refuses refs that are not served online.
-    pub(crate) async fn require_served(&self) -> Result<()> {
+    /// What is served of the scope's branch; refuses refs that are not served online.
+    pub(crate) async fn served(&self) -> Result<Served> {
         if matches!(self.reference.as_str(), DEFAULT_BRANCH | "branch:main") {
-            return Ok(());
+            return Ok(self.repo.ingest.served()?);
         }
-        self.resolve().await?;
-        Err(Error::Precondition(format!("{:?} is not served: only branch {DEFAULT_BRANCH:?} is, so ask there or fetch a dataset", self.reference)))
+        match self.resolve().await?.branch {
+            Some(branch) => Ok(self.repo.ingest.served_on(&branch.name).await?),
+            None => {
+                let reason = format!("{:?} is not served: only branches are, so look up on one or fetch a dataset", self.reference);
+                Err(Error::Precondition(reason))
+            }
+        }
     }
 
-    /// The definitions that lookups are resolved against.
+    /// The definitions that lookups on `main` are resolved against.
     pub(crate) fn served_definitions(&self) -> Result<Arc<Definitions>> {
         Ok(self.repo.ingest.served()?.definitions)
     }
 
-    /// Puts online whatever is committed on the served branch and is not online yet.
+    /// Puts online whatever is committed on served branches and is not online yet.
     pub(crate) async fn publish_committed(&self) -> Result<()> {
-        self.require_served().await?;
         Ok(self.repo.ingest.publish().await?)
     }
 
-    /// Resolves a selection: its views, columns and keys, once for as long as the definitions stay.
-    pub(crate) fn prepare(&self, selection: &Selection, full_names: bool) -> Result<Arc<Lookup>> {
-        let served = self.repo.ingest.served()?;
+    /// Resolves a selection: its views, columns and keys, once for as long as what is served stays.
+    pub(crate) fn prepare(&self, served: &Served, selection: &Selection, full_names: bool) -> Result<Arc<Lookup>> {
         let key = match selection {
             Selection::Service(name) => format!("{full_names} service {name}"),
             Selection::Features(features) => format!("{full_names} features {}", features.join("\n")),
         };
-        if let Some(lookup) = self.repo.lookups.get(&served.definitions, &key) {
+        if let Some(lookup) = self.repo.lookups.get(&self.reference, served, &key) {
             return Ok(lookup);
         }
         let selected = selection.resolve(&served.definitions, &[], full_names)?;
@@ -135,7 +154,7 @@ impl Scope {
         };
         let targets = selected.into_iter().map(target).collect::<Result<_>>()?;
         let lookup = Arc::new(Lookup::new(targets, Arc::clone(&self.repo.layouts))?);
-        self.repo.lookups.keep(&served.definitions, key, &lookup);
+        self.repo.lookups.keep(&self.reference, served, key, &lookup);
         Ok(lookup)
     }
 
@@ -185,6 +204,13 @@ impl Looked {
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options);
         batch.map_err(|error| Error::argument("lookup", error.to_string()))
     }
+}
+
+fn keys_of(lookup: &Lookup, keys: Keys) -> Result<LookupKeys> {
+    Ok(match keys {
+        Keys::Columns(columns) => lookup.keys(&key_columns(lookup, columns)?)?,
+        Keys::Json(columns) => lookup.keys_of_values(&json_columns(lookup, columns)?)?,
+    })
 }
 
 /// The caller's key columns in the order of the lookup's.

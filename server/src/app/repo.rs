@@ -8,7 +8,7 @@ use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
 use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
-use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore, RedisConfig, RedisOnlineStore};
+use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore, RedisConfig, RedisOnlineStore};
 use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
     CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on,
@@ -35,6 +35,8 @@ pub(crate) struct Repo {
     pub(crate) layouts: Arc<Layouts>,
     pub(crate) ingest: Ingest,
     pub(crate) lookups: Lookups,
+    /// The two stores between which what is online moves.
+    pub(crate) moving: Option<Arc<MovingStore>>,
     definitions: DefinitionsCache,
     /// Held by whoever compacts a table.
     pub(super) compaction: tokio::sync::Mutex<()>,
@@ -55,7 +57,15 @@ impl Repo {
         let locations = Locations::local(&folder.objects)?;
         let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
         let offline = OfflineStore::new(repository, objects, locations, Arc::clone(&clock), ids.clone(), options);
-        let online = online_store(name, folder, config, versions.metadata().as_ref(), ids.clone()).await?;
+        let online = online_store(config.online.backend, name, folder, config, versions.metadata().as_ref(), ids.clone()).await?;
+        let (online, moving) = match config.online.next {
+            None => (online, None),
+            Some(next) => {
+                let next = online_store(next, name, folder, config, versions.metadata().as_ref(), ids.clone()).await?;
+                let moving = Arc::new(MovingStore::new(online, next));
+                (Arc::clone(&moving) as Arc<dyn OnlineStore>, Some(moving))
+            }
+        };
         let layouts = Arc::new(Layouts::new());
         let parts = IngestParts {
             repository: Arc::clone(&versions),
@@ -72,8 +82,20 @@ impl Repo {
         let _ = tokio::time::timeout(FIRST_PUBLICATION, ingest.publish()).await;
         let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
         let compaction = tokio::sync::Mutex::default();
-        let online = ingest.kept_store();
-        Ok(Self { name: name.to_owned(), versions, offline, online, layouts, ingest, lookups, definitions, compaction, sqlite, drain: config.drain })
+        Ok(Self {
+            name: name.to_owned(),
+            versions,
+            offline,
+            online,
+            layouts,
+            ingest,
+            lookups,
+            moving,
+            definitions,
+            compaction,
+            sqlite,
+            drain: config.drain,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -138,13 +160,14 @@ fn ingest_config(config: &Config) -> IngestConfig {
 }
 
 async fn online_store(
+    backend: OnlineBackend,
     name: &str,
     folder: &RepositoryFolder,
     config: &Config,
     metadata: &dyn MetadataStore,
     ids: Arc<dyn Ids>,
 ) -> Result<Arc<dyn OnlineStore>> {
-    Ok(match config.online.backend {
+    Ok(match backend {
         OnlineBackend::Embedded => Arc::new(EmbeddedOnlineStore::open(&folder.online, &embedded_config(config), ids.as_ref()).await?),
         OnlineBackend::Redis => {
             let redis = &config.online.redis;

@@ -1,5 +1,6 @@
 //! The service `Online`.
 
+use anabranch_ingest::{AuditRequest, Rebuild};
 use anabranch_online_store::Lookup;
 use anabranch_proto::v1;
 use anabranch_proto::v1::online_server::Online;
@@ -25,6 +26,44 @@ impl Online for Grpc {
             timeout_ms: m.timeout_ms,
         };
         Ok(Response::new(reply(scope.lookup(wanted).await?, m.known_schema)))
+    }
+
+    async fn list_served(&self, request: Request<v1::ListServedRequest>) -> Result<Response<v1::ListServedReply>, Status> {
+        let scope = self.enter(&request, Verb::WatchIngest, (&request.get_ref().repository, "")).await?;
+        let branches = scope.serving().await?.into_iter().map(wire::serving::served).collect();
+        Ok(Response::new(v1::ListServedReply { branches }))
+    }
+
+    async fn serve_branch(&self, request: Request<v1::ServeBranchRequest>) -> Result<Response<v1::ServedBranch>, Status> {
+        let scope = self.enter(&request, Verb::ServeOnline, wire::target(request.get_ref().target.as_ref())).await?;
+        Ok(Response::new(wire::serving::served(scope.serve().await?)))
+    }
+
+    async fn unserve_branch(&self, request: Request<v1::UnserveBranchRequest>) -> Result<Response<v1::UnserveBranchReply>, Status> {
+        let scope = self.enter(&request, Verb::ServeOnline, wire::target(request.get_ref().target.as_ref())).await?;
+        scope.unserve().await?;
+        Ok(Response::new(v1::UnserveBranchReply {}))
+    }
+
+    async fn rebuild_online(&self, request: Request<v1::RebuildOnlineRequest>) -> Result<Response<v1::ServedBranch>, Status> {
+        let scope = self.enter(&request, Verb::ServeOnline, wire::target(request.get_ref().target.as_ref())).await?;
+        let v1::RebuildOnlineRequest { views, rows_per_second, .. } = request.into_inner();
+        let rebuild = Rebuild { views, rows_per_second: (rows_per_second > 0).then_some(rows_per_second) };
+        Ok(Response::new(wire::serving::served(scope.rebuild(rebuild).await?)))
+    }
+
+    async fn move_online(&self, request: Request<v1::MoveOnlineRequest>) -> Result<Response<v1::MoveOnlineReply>, Status> {
+        let scope = self.enter(&request, Verb::ServeOnline, (&request.get_ref().repository, "")).await?;
+        let anabranch_ingest::Moved { copied, again, moved } = scope.move_online(!request.get_ref().compare).await?;
+        Ok(Response::new(v1::MoveOnlineReply { copied, again, moved }))
+    }
+
+    async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditReply>, Status> {
+        let verb = if request.get_ref().repair { Verb::ServeOnline } else { Verb::WatchIngest };
+        let scope = self.enter(&request, verb, wire::target(request.get_ref().target.as_ref())).await?;
+        let v1::AuditRequest { views, repair, .. } = request.into_inner();
+        let views = scope.audit(AuditRequest { views, repair }).await?;
+        Ok(Response::new(v1::AuditReply { views: views.into_iter().map(wire::serving::audited).collect() }))
     }
 }
 

@@ -98,3 +98,55 @@ async fn who_hangs_up_leaves_nothing_under_way() {
     tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
     assert_eq!(server.http("POST", "/v1/online-features", &lookup_of(1)).await.0, 200);
 }
+
+#[tokio::test]
+async fn a_branch_is_served_on_request_rebuilt_audited_and_freed() {
+    let server = TestServer::with_weather().await;
+    server.http("POST", "/v1/branches", r#"{"name": "side"}"#).await;
+    let temp = async |reference: &str| {
+        let body = json!({"features": ["weather"], "keys": {"origin": ["JFK"]}, "ref": reference});
+        let (status, reply) = server.http("POST", "/v1/online-features", &body.to_string()).await;
+        (status, reply["columns"][0]["values"][0].clone())
+    };
+    for (reference, temp) in [("main", 1.5), ("side", 2.5)] {
+        let row = json!({"origin": "JFK", "at": "2026-01-01T00:00:00Z", "temp": temp}).to_string();
+        assert_eq!(server.http("POST", &format!("/v1/push?view=weather&ref={reference}"), &row).await.0, 200);
+        assert_eq!(server.http("POST", &format!("/v1/flush?ref={reference}"), "").await.0, 200);
+    }
+    assert_eq!(temp("side").await.0, 412);
+    let (status, reply) = server.http("POST", "/v1/online/serve", r#"{"branch": "side"}"#).await;
+    assert_eq!((status, &reply["branch"]), (200, &json!("side")), "{reply}");
+    let filled = async || loop {
+        let (_, reply) = server.http("GET", "/v1/online", "").await;
+        if reply["branches"].as_array().unwrap().iter().all(|branch| branch["filling"] == json!(false)) {
+            return reply;
+        }
+        tokio::task::yield_now().await;
+    };
+    let reply = filled().await;
+    assert_eq!(reply["branches"].as_array().unwrap().iter().map(|branch| &branch["branch"]).collect::<Vec<_>>(), ["main", "side"]);
+    let generations = |reply: &serde_json::Value| {
+        reply["branches"][0]["views"].as_array().unwrap().iter().map(|view| view["generation"].clone()).collect::<Vec<_>>()
+    };
+    let before = generations(&reply);
+    let (status, reply) = server.http("POST", "/v1/online/rebuild", "{}").await;
+    assert_eq!(status, 200, "{reply}");
+    assert_ne!(generations(&filled().await), before);
+    assert_eq!((temp("main").await, temp("side").await), ((200, json!(1.5)), (200, json!(2.5))));
+    let (status, reply) = server.http("POST", "/v1/online/audit", r#"{"branch": "side"}"#).await;
+    assert_eq!((status, &reply["views"][0]["missing"]), (200, &json!(0)), "{reply}");
+    for (path, body, wanted) in [
+        ("/v1/online/rebuild", r#"{"views": ["wether"]}"#, 400),
+        ("/v1/online/audit", r#"{"views": ["wether"]}"#, 400),
+        ("/v1/online/rebuild", r#"{"rows_per_second": 0}"#, 400),
+        ("/v1/online/unserve", r#"{"branch": "main"}"#, 400),
+        ("/v1/online/serve", r#"{"branch": "sid"}"#, 404),
+    ] {
+        let (status, reply) = server.http("POST", path, body).await;
+        assert_eq!(status, wanted, "{path} {body}: {reply}");
+    }
+    assert_eq!(server.http("POST", "/v1/online/unserve", r#"{"branch": "side"}"#).await.0, 200);
+    assert_eq!(temp("side").await.0, 412);
+    assert_eq!(server.http("POST", "/v1/online/unserve", r#"{"branch": "side"}"#).await.0, 412);
+    assert_eq!(temp("main").await.0, 200);
+}

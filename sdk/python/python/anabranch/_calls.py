@@ -277,6 +277,25 @@ class Calls:
         names = [_name(view) for view in _listed(views)]
         return Prepared(self.client.compact(branch, names, full), lambda reply: [results._compacted(table) for table in reply])
 
+    def served_branches(self) -> Prepared[list[results.ServedBranch]]:
+        return Prepared(self.client.served_branches(), lambda reply: [results._served_branch(branch) for branch in reply])
+
+    def serve_branch(self, branch: str) -> Prepared[results.ServedBranch]:
+        return Prepared(self.client.serve_branch(branch), results._served_branch)
+
+    def unserve_branch(self, branch: str) -> Prepared[None]:
+        return Prepared(self.client.unserve_branch(branch), lambda _: None)
+
+    def rebuild_online(
+        self, views: FeatureView | str | Sequence[FeatureView | str], branch: str, rows_per_second: int | None
+    ) -> Prepared[results.ServedBranch]:
+        names = [_name(view) for view in _listed(views)]
+        return Prepared(self.client.rebuild_online(branch, names, rows_per_second), results._served_branch)
+
+    def audit(self, views: FeatureView | str | Sequence[FeatureView | str], branch: str, repair: bool) -> Prepared[list[results.ViewAudit]]:
+        names = [_name(view) for view in _listed(views)]
+        return Prepared(self.client.audit(branch, names, repair), lambda reply: [results._view_audit(audit) for audit in reply])
+
     def table_files(self, view: FeatureView | str, ref: str | None) -> Prepared[list[results.TableFile]]:
         return Prepared(self._at(ref).table_files(_name(view)), lambda reply: [results._table_file(file) for file in reply["files"]])
 

@@ -334,6 +334,38 @@ class Client:
         """See `anabranch.Client.compact`."""
         return await _run(self._calls.compact(views, branch, full))
 
+    async def served_branches(self) -> list[results.ServedBranch]:
+        """See `anabranch.Client.served_branches`."""
+        return await _run(self._calls.served_branches())
+
+    async def serve_branch(self, branch: str = "") -> results.ServedBranch:
+        """See `anabranch.Client.serve_branch`."""
+        return await _run(self._calls.serve_branch(branch))
+
+    async def unserve_branch(self, branch: str = "") -> None:
+        """See `anabranch.Client.unserve_branch`."""
+        await _run(self._calls.unserve_branch(branch))
+
+    async def rebuild_online(
+        self,
+        views: FeatureView | str | Sequence[FeatureView | str] = (),
+        *,
+        branch: str = "",
+        rows_per_second: int | None = None,
+    ) -> results.ServedBranch:
+        """See `anabranch.Client.rebuild_online`."""
+        return await _run(self._calls.rebuild_online(views, branch, rows_per_second))
+
+    async def audit(
+        self,
+        views: FeatureView | str | Sequence[FeatureView | str] = (),
+        *,
+        branch: str = "",
+        repair: bool = False,
+    ) -> list[results.ViewAudit]:
+        """See `anabranch.Client.audit`."""
+        return await _run(self._calls.audit(views, branch, repair))
+
     async def table_files(self, view: FeatureView | str, *, ref: str | None = None) -> list[results.TableFile]:
         """See `anabranch.Client.table_files`."""
         return await _run(self._calls.table_files(view, ref))

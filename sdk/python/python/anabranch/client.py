@@ -415,6 +415,41 @@ class Client:
         """
         return _run(self._calls.compact(views, branch, full))
 
+    def served_branches(self) -> list[results.ServedBranch]:
+        """How branches are served online, by name, and the fills under way."""
+        return _run(self._calls.served_branches())
+
+    def serve_branch(self, branch: str = "") -> results.ServedBranch:
+        """Serves a branch online from now on. It answers once it is filled, when `served_branches` says no longer that it is `filling`."""
+        return _run(self._calls.serve_branch(branch))
+
+    def unserve_branch(self, branch: str = "") -> None:
+        """Serves a branch no longer, and frees what it has online."""
+        _run(self._calls.unserve_branch(branch))
+
+    def rebuild_online(
+        self,
+        views: FeatureView | str | Sequence[FeatureView | str] = (),
+        *,
+        branch: str = "",
+        rows_per_second: int | None = None,
+    ) -> results.ServedBranch:
+        """Begins to fill what is online of views anew from history, of all views where none is named; lookups are answered meanwhile."""
+        return _run(self._calls.rebuild_online(views, branch, rows_per_second))
+
+    def audit(
+        self,
+        views: FeatureView | str | Sequence[FeatureView | str] = (),
+        *,
+        branch: str = "",
+        repair: bool = False,
+    ) -> list[results.ViewAudit]:
+        """Compares what is online of views with history, of all views where none is named.
+
+        With `repair`, rows that are missing or old are written, and a view that holds rows which history does not have is rebuilt.
+        """
+        return _run(self._calls.audit(views, branch, repair))
+
     def table_files(self, view: FeatureView | str, *, ref: str | None = None) -> list[results.TableFile]:
         """The Parquet files that hold the rows of a view's table at a ref, each row once."""
         return _run(self._calls.table_files(view, ref))

@@ -17,6 +17,7 @@ __all__ = [
     "Difference",
     "Failure",
     "FieldDifference",
+    "FillProgress",
     "HeadMove",
     "Ingested",
     "KindSummary",
@@ -32,11 +33,14 @@ __all__ = [
     "Replayed",
     "Reset",
     "SavedDataset",
+    "ServedBranch",
+    "ServedView",
     "ServerInfo",
     "Shown",
     "TableFile",
     "TableFill",
     "Tag",
+    "ViewAudit",
 ]
 
 
@@ -348,6 +352,71 @@ class CompactedTable:
 
 
 @dataclass(frozen=True)
+class FillProgress:
+    """How far a fill of an online store is."""
+
+    rows_done: int
+    rows: int
+    rows_per_second: int | None
+    """At most so many a second; none for as fast as it goes."""
+
+
+@dataclass(frozen=True)
+class ServedView:
+    """A view that is served online."""
+
+    view: str
+    generation: int | None
+    """The generation that answers; none as long as none does."""
+    fill: FillProgress | None
+    """The fill under way."""
+
+
+@dataclass(frozen=True)
+class ServedBranch:
+    """A branch that is served online."""
+
+    branch: str
+    commit: str | None
+    """What its views answer for; none as long as it is filled for the first time, or again after a loss."""
+    views: tuple[ServedView, ...]
+    filling: bool
+    """Whether a fill is under way, or asked for."""
+
+
+@dataclass(frozen=True)
+class ViewAudit:
+    """What came of comparing what is online of a view with its history."""
+
+    view: str
+    commit: str
+    """What it was compared with."""
+    entities: int
+    """Entities that history or the online store has."""
+    pending: int
+    """Entities whose row online was pushed and is in no commit yet."""
+    missing: int
+    """Entities that the online store lacks."""
+    behind: int
+    """Entities of which it has an older row."""
+    unexplained: int
+    """Entities of which it has a row that history does not have."""
+    different: int
+    """Entities of which it has other values."""
+    repaired: int
+    """Rows that were written to mend it."""
+    rebuilding: bool
+    """Whether the view is being rebuilt because rows could not be mended."""
+    examples: tuple[str, ...]
+    """Some of the keys that differ, each with how."""
+
+    @property
+    def differing(self) -> int:
+        """Entities that differ."""
+        return self.missing + self.behind + self.unexplained + self.different
+
+
+@dataclass(frozen=True)
 class TableFill:
     """What rows read as that carry no reserved columns, as those that an outside engine wrote."""
 
@@ -386,6 +455,15 @@ def _time(text: str) -> _datetime.datetime:
 
 def _compacted(reply: dict[str, Any]) -> CompactedTable:
     return CompactedTable(**{**reply, "commits": tuple(reply["commits"])})
+
+
+def _served_branch(reply: dict[str, Any]) -> ServedBranch:
+    views = (ServedView(**{**view, "fill": view["fill"] and FillProgress(**view["fill"])}) for view in reply["views"])
+    return ServedBranch(**{**reply, "views": tuple(views)})
+
+
+def _view_audit(reply: dict[str, Any]) -> ViewAudit:
+    return ViewAudit(**{**reply, "examples": tuple(reply["examples"])})
 
 
 def _table_file(reply: dict[str, Any]) -> TableFile:
