@@ -304,7 +304,10 @@ impl Ingest {
     /// What the stores fail with.
     pub async fn publish(&self) -> Result<()> {
         for line in self.0.context.publisher.lines() {
-            self.0.context.publisher.publish(&line).await?;
+            match self.0.context.publisher.publish(&line).await {
+                Err(_) if line.is_ended() => {}
+                published => published?,
+            }
         }
         Ok(())
     }
@@ -383,7 +386,12 @@ impl Ingest {
             None => None,
         };
         let renamed = match self.0.context.repository.rename_branch(&branch.name, new).await {
-            Ok(renamed) => renamed,
+            Ok(renamed) => {
+                if let Some(line) = self.0.context.publisher.line(renamed.id) {
+                    line.rename(&renamed.name);
+                }
+                renamed
+            }
             Err(error) => {
                 if let Some(paused) = paused {
                     paused.resume().await;
@@ -566,8 +574,14 @@ async fn keep_published(ingest: Weak<Inner>, context: Arc<Context>, cancel: Canc
 async fn keep_line(ingest: Weak<Inner>, context: Arc<Context>, line: Arc<Line>) {
     loop {
         publish_until_done(&context, &line).await;
-        while context.publisher.is_kept(&line).await.unwrap_or(true) {
-            tokio::time::sleep(LOOK_EVERY).await;
+        let lost = async {
+            while context.publisher.is_kept(&line).await.unwrap_or(true) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = lost => {}
+            () = line.behind() => continue,
         }
         if line.is_ended() {
             return;

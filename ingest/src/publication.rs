@@ -265,17 +265,17 @@ impl Publisher {
     /// Moves the generations on to a commit of which every row that `previous` lacks was written online under an incarnation.
     pub(crate) async fn committed(&self, branch: BranchId, previous: &CommitId, commit: &CommitId, wrote: Incarnation) -> Result<()> {
         let Some(line) = self.line(branch) else { return Ok(()) };
-        {
-            // Whoever publishes now takes this commit along; a stream must not wait for a large load.
-            let Ok(_turn) = line.turn.try_lock() else { return Ok(()) };
-            // Nothing is served yet: whoever fills the store for the first time goes on until it has reached the head.
-            let Some(served) = line.served() else { return Ok(()) };
-            if served.commit == *previous && served.incarnation == wrote && self.advance(served.views.values(), commit, wrote).await? {
-                line.set_served(Served { commit: *commit, ..served });
-                return Ok(());
-            }
+        // Whoever publishes now takes this commit along; a stream must not wait for a large load.
+        let Ok(_turn) = line.turn.try_lock() else { return Ok(()) };
+        // Nothing is served yet: whoever fills the store for the first time goes on until it has reached the head.
+        let Some(served) = line.served() else { return Ok(()) };
+        if served.commit == *previous && served.incarnation == wrote && self.advance(served.views.values(), commit, wrote).await? {
+            line.set_served(Served { commit: *commit, ..served });
+        } else {
+            // Not here: publishing may wait for the very pipeline that asks.
+            line.fall_behind();
         }
-        self.publish(&line).await
+        Ok(())
     }
 
     /// Says of every view which commit it answers for; false where the store is another incarnation by now.

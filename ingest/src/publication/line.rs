@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anabranch_core::BranchId;
 use anabranch_online_store::OnlineStore;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::Served;
 use super::fill::Fills;
@@ -23,6 +23,8 @@ pub(crate) struct Line {
     incarnation: ServedIncarnation,
     pub(super) store: Arc<dyn OnlineStore>,
     pub(super) fills: Fills,
+    /// The head went on in another way than by a commit of the pipeline.
+    behind: Notify,
     /// Writers write online, and what they wrote before they did is committed.
     heard: AtomicBool,
 }
@@ -39,6 +41,7 @@ impl Line {
             incarnation,
             store: Arc::new(store),
             fills: Fills::default(),
+            behind: Notify::new(),
             heard: AtomicBool::new(heard),
         }
     }
@@ -47,7 +50,7 @@ impl Line {
         self.name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn rename(&self, name: &str) {
+    pub(crate) fn rename(&self, name: &str) {
         name.clone_into(&mut self.name.write().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -62,6 +65,16 @@ impl Line {
         }
         *self.incarnation.write().unwrap_or_else(PoisonError::into_inner) = Some(served.incarnation);
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(served);
+    }
+
+    /// Has whoever looks after the branch publish.
+    pub(super) fn fall_behind(&self) {
+        self.behind.notify_one();
+    }
+
+    /// Waits until there is something to publish that nobody else publishes.
+    pub(crate) async fn behind(&self) {
+        self.behind.notified().await;
     }
 
     /// Nothing is served any more, and who fills gives up.
