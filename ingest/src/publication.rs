@@ -295,6 +295,10 @@ impl OnlineStore for KeptStore {
         Ok(rows)
     }
 
+    fn forget_cached(&self, groups: &[ReadGroup<'_>]) {
+        self.context.online.forget_cached(groups);
+    }
+
     async fn sync(&self) -> anabranch_online_store::Result<()> {
         self.context.online.sync().await
     }

@@ -12,7 +12,7 @@ use anabranch_core::selection::{SelectedView, Selection};
 use anabranch_core::types::UTC;
 use anabranch_core::{DataType, Value};
 use anabranch_online_store::lookup::MAX_LOOKUP_ROWS;
-use anabranch_online_store::{Answer, Lookup, NO_EVENT_TIME, Status, Target};
+use anabranch_online_store::{Answer, Lookup, LookupKeys, NO_EVENT_TIME, Status, Target};
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt8Array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{Field, Schema};
@@ -82,16 +82,22 @@ impl Scope {
         self.require_served().await?;
         self.wait_visible(&request.at_least, request.timeout_ms).await?;
         let lookup = self.prepare(&request.selection, request.full_names)?;
-        self.look_up(lookup, request.keys).await
+        let keys = keys_of(&lookup, request.keys)?;
+        if !request.at_least.is_empty() {
+            // The token may be of another server, whose writes are not seen here at once.
+            lookup.forget_cached(self.repo.online.as_ref(), &keys);
+        }
+        self.answer(lookup, &keys).await
     }
 
     /// Looks features up that were resolved on the served branch.
     pub(crate) async fn look_up(&self, lookup: Arc<Lookup>, keys: Keys) -> Result<Looked> {
-        let keys = match keys {
-            Keys::Columns(columns) => lookup.keys(&key_columns(&lookup, columns)?)?,
-            Keys::Json(columns) => lookup.keys_of_values(&json_columns(&lookup, columns)?)?,
-        };
-        let answer = lookup.run(self.repo.online.as_ref(), &keys, self.app.clock().now()).await?;
+        let keys = keys_of(&lookup, keys)?;
+        self.answer(lookup, &keys).await
+    }
+
+    async fn answer(&self, lookup: Arc<Lookup>, keys: &LookupKeys) -> Result<Looked> {
+        let answer = lookup.run(self.repo.online.as_ref(), keys, self.app.clock().now()).await?;
         let looked = Looked { lookup, answer };
         self.count(&looked);
         Ok(looked)
@@ -185,6 +191,13 @@ impl Looked {
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options);
         batch.map_err(|error| Error::argument("lookup", error.to_string()))
     }
+}
+
+fn keys_of(lookup: &Lookup, keys: Keys) -> Result<LookupKeys> {
+    Ok(match keys {
+        Keys::Columns(columns) => lookup.keys(&key_columns(lookup, columns)?)?,
+        Keys::Json(columns) => lookup.keys_of_values(&json_columns(lookup, columns)?)?,
+    })
 }
 
 /// The caller's key columns in the order of the lookup's.
