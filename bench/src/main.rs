@@ -40,6 +40,9 @@ enum Scenario {
     PitJoinRun(pit_join::RunOptions),
     /// Lookups through the server, measured at the client.
     OnlineLookup(online_lookup::Options),
+    /// The server of those lookups, in a process of its own.
+    #[command(hide = true)]
+    OnlineLookupServer(online_lookup::ServerOptions),
     /// Pushes to both stores, until they are in a commit.
     Ingest(ingest::Options),
     /// Branches, commits, merges, diffs and reads on a map of N keys.
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let report = match arguments.scenario {
         Scenario::PitJoinRun(options) => return pit_join::run_one(&options),
+        Scenario::OnlineLookupServer(options) => return online_lookup::serve(&options),
         Scenario::PitJoin(options) => pit_join::run(&options)?,
         Scenario::PitJoinSizes(options) => pit_join::run_sizes(&options)?,
         Scenario::OnlineLookup(options) => online_lookup::run(&options)?,

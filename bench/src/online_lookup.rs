@@ -1,29 +1,48 @@
-//! `online-lookup`: vectors of one service through the server, measured at the client.
+//! `online-lookup`: vectors of one service, from a server in a process of its own, measured at the client.
 //!
-//! The open loop starts each request at its appointed time whether or not earlier ones have come back, and measures from that time, so a stall counts for
-//! every request that it delays. The closed loop keeps a number of requests in flight and finds the maximum. Load and server share the machine.
+//! Every connection of the load is a thread with one request in flight. In the open loop requests have appointed times, whether or not earlier ones have
+//! come back, and are measured from those times: a stall counts for every request that it delays. The closed loop asks again as soon as it is answered
+//! and finds the most that the server can do, and what that costs it: its own CPU time, not the load's. Load and server share the machine.
+//!
+//! On Redis the peers answer the same questions in the same run: Feast's feature server on the same Redis, and a client that sends Redis the commands of
+//! a lookup and does nothing with the answer. Answers are compared with what was written before a time is taken.
+
+mod asker;
+mod data;
+mod load;
+mod peers;
+mod served;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use anabranch_client::{Client, OnlineQuery, Rows};
-use anabranch_core::selection::Selection;
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use clap::Args;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use anabranch_client::{Client, ClientConfig};
+use anabranch_online_store::testkit::redis::{TestRedis, VOLATILE};
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use tokio::task::JoinSet;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
-use crate::report::{Report, START_US, now, percentile_us, say};
-use crate::server::Bed;
+use crate::report::{Report, percentile_us, say};
+use asker::{Asker, Wire};
+use data::Data;
+use load::{Answered, Load};
+use served::Served;
+pub(crate) use served::{ServerOptions, serve};
+
+/// The batches that are looked up.
+const BATCHES: [usize; 4] = [1, 10, 100, 4_096];
 
 #[derive(Args, Serialize, Clone, Debug)]
 pub(crate) struct Options {
+    /// Where the server keeps the latest values.
+    #[arg(long, value_enum, default_value = "embedded")]
+    backend: Backend,
+    /// A CQL server, HOST:PORT, for `--backend cql`.
+    #[arg(long)]
+    cql: Option<String>,
     /// Entities.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     entities: i64,
     /// Views.
     #[arg(long, default_value_t = 5)]
@@ -31,21 +50,36 @@ pub(crate) struct Options {
     /// f64 features of each view.
     #[arg(long, default_value_t = 10)]
     features: usize,
-    /// Requests a second of the open loop with one entity.
-    #[arg(long, default_value_t = 10_000)]
-    rate_b1: u64,
-    /// Requests a second of the open loop with a hundred entities.
-    #[arg(long, default_value_t = 1_000)]
-    rate_b100: u64,
+    /// Memory of the embedded store.
+    #[arg(long, default_value_t = 2 << 30)]
+    memory_bytes: u64,
+    /// Requests a second of the open loop, for batches of 1, 10, 100 and 4096 entities.
+    #[arg(long, value_delimiter = ',', num_args = 4, default_values_t = [10_000, 5_000, 1_000, 20])]
+    rates: Vec<u64>,
     /// Seconds of each loop.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Requests in flight of the closed loop.
-    #[arg(long, default_value_t = 32)]
-    in_flight: usize,
-    /// Connections.
-    #[arg(long, default_value_t = 4)]
+    /// Connections, each with one request in flight.
+    #[arg(long, default_value_t = 16)]
     connections: usize,
+    /// Rows a second that are written while lookups are measured.
+    #[arg(long, default_value_t = 20_000)]
+    writes_per_s: u64,
+    /// Only what an entity takes in memory and on disk; nothing is timed.
+    #[arg(long)]
+    sizes: bool,
+    /// A Python that has Feast and its Redis store; without it Feast is left out.
+    #[arg(long)]
+    feast_python: Option<PathBuf>,
+    /// Entities that Feast is given, by its own writing API.
+    #[arg(long, default_value_t = 100_000)]
+    feast_entities: i64,
+    /// Processes of Feast's server.
+    #[arg(long, default_value_t = 1)]
+    feast_workers: usize,
+    /// A setting of the server, such as `online.cache_bytes=0`; may come again.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
     /// The generator's seed.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -54,96 +88,216 @@ pub(crate) struct Options {
     folder: PathBuf,
 }
 
+#[derive(ValueEnum, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Backend {
+    Embedded,
+    Redis,
+    Cql,
+}
+
+/// What is asked, and by whom.
+struct Bench<'a> {
+    options: &'a Options,
+    data: Data,
+    runtime: Runtime,
+    server: Served,
+}
+
 /// Runs the scenario.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("online-lookup", options)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let bed = Bed::start(&options.folder).await?;
-        bed.register(options.views, options.features).await?;
-        load(options, &bed.client).await?;
-        let mut clients = Vec::new();
-        for _ in 0..options.connections {
-            clients.push(Client::connect(&format!("http://{}", bed.server.addr())).await?);
+    std::fs::create_dir_all(&options.folder)?;
+    let folder = tempfile::tempdir_in(&options.folder)?;
+    let redis = (options.backend == Backend::Redis).then(|| TestRedis::start(VOLATILE));
+    let settings = settings(options, redis.as_ref())?;
+    let data = Data { entities: options.entities, views: options.views, features: options.features, seed: options.seed };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let server = Served::start(folder.path(), &settings)?;
+    let mut bench = Bench { options, data, runtime, server };
+    let empty = redis.as_ref().map(used_memory).transpose()?;
+    bench.runtime.block_on(async { bench.data.load(&bench.client().await?).await })?;
+    bench.sizes(&mut report, empty.zip(redis.as_ref()), &folder.path().join("online"), &settings)?;
+    if !options.sizes {
+        bench.wire(&mut report, Wire::Grpc, "")?;
+        bench.wire(&mut report, Wire::Json, "json_")?;
+        bench.under_writes(&mut report)?;
+        if let Some(redis) = &redis {
+            bench.peers(&mut report, redis)?;
         }
-        for (batch, rate) in [(1, options.rate_b1), (100, options.rate_b100)] {
-            let took = open_loop(options, &clients, batch, rate).await?;
-            for (name, percent) in [("p50", 50.0), ("p99", 99.0), ("p999", 99.9)] {
-                report.figure(&format!("{name}_us_b{batch}"), percentile_us(&took, percent));
-            }
-            report.figure(&format!("max_requests_per_s_b{batch}"), closed_loop(options, &clients, batch).await?);
-        }
-        bed.end().await
-    })?;
+    }
+    bench.server.end()?;
     Ok(report)
 }
 
-async fn load(options: &Options, client: &Client) -> anyhow::Result<()> {
-    let mut rng = StdRng::seed_from_u64(options.seed);
-    say("loading");
-    for view in 0..options.views {
-        let mut first = 0;
-        while first < options.entities {
-            let last = (first + 5_000).min(options.entities);
-            let entities = Int64Array::from_iter_values(first..last);
-            let times = TimestampMicrosecondArray::from_value(START_US, (last - first) as usize).with_timezone("UTC");
-            let mut columns: Vec<(String, ArrayRef)> = vec![("entity".to_owned(), Arc::new(entities)), ("at".to_owned(), Arc::new(times))];
-            for i in 0..options.features {
-                let values = Float64Array::from_iter_values((first..last).map(|_| rng.random::<f64>()));
-                columns.push((format!("f{view}_{i}"), Arc::new(values)));
-            }
-            let batch = RecordBatch::try_from_iter(columns)?;
-            client.push(&format!("view{view}"), Rows::arrow(&batch.schema(), &[batch])?).await?;
-            first = last;
+/// The settings of the server.
+fn settings(options: &Options, redis: Option<&TestRedis>) -> anyhow::Result<Vec<(String, String)>> {
+    let mut settings = vec![("online.memory_bytes".to_owned(), options.memory_bytes.to_string())];
+    match (options.backend, redis) {
+        (Backend::Embedded, _) => {}
+        (Backend::Redis, redis) => {
+            settings.push(("online.backend".to_owned(), "redis".to_owned()));
+            settings.extend(redis.map(|redis| ("online.redis.url".to_owned(), format!("redis://{}", redis.address()))));
         }
+        (Backend::Cql, _) => bail!("this build has no online store on CQL: take embedded or redis"),
     }
-    client.flush().await?;
-    Ok(())
+    for setting in &options.settings {
+        let (name, value) = setting.split_once('=').with_context(|| format!("--set {setting}: write NAME=VALUE"))?;
+        settings.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(settings)
 }
 
-async fn look_up(client: &Client, entities: i64, batch: usize, seed: u64) -> anyhow::Result<()> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let keys = Int64Array::from_iter_values((0..batch).map(|_| rng.random_range(0..entities)));
-    let keys = RecordBatch::try_from_iter([("entity", Arc::new(keys) as ArrayRef)])?;
-    let found = client.get_online_features(&OnlineQuery::new(Selection::Service("all".to_owned())), &keys).await?;
-    anyhow::ensure!(found.batch.num_rows() == batch && found.batch.columns().iter().all(|column| column.null_count() == 0), "a value is missing");
-    Ok(())
-}
-
-/// Microseconds from each request's appointed time to its answer, sorted.
-async fn open_loop(options: &Options, clients: &[Client], batch: usize, rate: u64) -> anyhow::Result<Vec<u64>> {
-    say(&format!("open loop: {rate}/s, {batch} entities, {} s", options.seconds));
-    let begin = now() + Duration::from_millis(50);
-    let mut running = JoinSet::new();
-    for number in 0..rate * options.seconds {
-        let appointed = begin + Duration::from_nanos(number * 1_000_000_000 / rate);
-        tokio::time::sleep_until(appointed.into()).await;
-        let (client, entities, seed) = (clients[number as usize % clients.len()].clone(), options.entities, options.seed ^ number);
-        running.spawn(async move { look_up(&client, entities, batch, seed).await.map(|()| appointed.elapsed()) });
+impl Bench<'_> {
+    async fn client(&self) -> anyhow::Result<Client> {
+        // Putting a million entities online takes minutes.
+        let config = ClientConfig { timeout: std::time::Duration::from_secs(3_600), ..ClientConfig::default() };
+        Ok(Client::connect_with(&self.server.address(), config).await?)
     }
-    let mut took = Vec::new();
-    while let Some(done) = running.join_next().await {
-        took.push(u64::try_from(done??.as_micros())?);
-    }
-    took.sort_unstable();
-    Ok(took)
-}
 
-/// Requests a second with a fixed number in flight.
-async fn closed_loop(options: &Options, clients: &[Client], batch: usize) -> anyhow::Result<f64> {
-    say(&format!("closed loop: {} in flight, {batch} entities, {} s", options.in_flight, options.seconds));
-    let (start, limit, number) = (now(), Duration::from_secs(options.seconds), Arc::new(AtomicU64::new(0)));
-    let mut running = JoinSet::new();
-    for worker in 0..options.in_flight {
-        let (client, entities, seed, number) = (clients[worker % clients.len()].clone(), options.entities, options.seed, Arc::clone(&number));
-        running.spawn(async move {
-            while start.elapsed() < limit {
-                look_up(&client, entities, batch, seed ^ number.fetch_add(1, Ordering::Relaxed)).await?;
+    /// What an entity takes: in Redis, or in the server's memory and on its disk.
+    fn sizes(
+        &mut self,
+        report: &mut Report,
+        redis: Option<(f64, &TestRedis)>,
+        folder: &std::path::Path,
+        settings: &[(String, String)],
+    ) -> anyhow::Result<()> {
+        let entities = self.options.entities as f64;
+        if let Some((empty, redis)) = redis {
+            report.figure("bytes_per_entity", (used_memory(redis)? - empty) / entities);
+            return Ok(());
+        }
+        // Begun anew, the server has no row in memory; after every entity was read once, all are there that have room.
+        self.server.restart(settings)?;
+        let before = self.server.resident_bytes()?;
+        let mut asker = Wire::Grpc.connect(&self.server.address())?;
+        let keys: Vec<_> = (0..self.options.entities).collect();
+        for keys in keys.chunks(4_096) {
+            asker.ask(keys)?;
+        }
+        report.figure("bytes_per_entity", (self.server.resident_bytes()? - before) / entities);
+        report.figure("disk_bytes_per_entity", served::folder_bytes(folder)? / entities);
+        Ok(())
+    }
+
+    fn load<'a>(&self, make: &'a load::Make<'a>) -> Load<'a> {
+        Load { entities: self.options.entities, seconds: self.options.seconds, connections: self.options.connections, seed: self.options.seed, make }
+    }
+
+    /// Every figure over one wire.
+    fn wire(&self, report: &mut Report, wire: Wire, prefix: &str) -> anyhow::Result<()> {
+        let address = self.server.address();
+        self.data.check(&mut *wire.connect(&address)?, 0..self.data.entities)?;
+        let make = move || wire.connect(&address);
+        let load = self.load(&make);
+        for (batch, rate) in BATCHES.into_iter().zip(&self.options.rates) {
+            let found = load.open(batch, *rate)?;
+            say(&format!("{prefix}open loop, {batch} entities: {:.0} of {rate} requests/s, {}", found.per_s(), percentiles(&found)));
+            for (name, percent) in [("p50", 50.0), ("p99", 99.0), ("p999", 99.9)] {
+                report.figure(&format!("{prefix}{name}_us_b{batch}"), percentile_us(&found.took_us, percent));
             }
-            anyhow::Ok(())
-        });
+            if batch == 1 {
+                report.figure(&format!("{prefix}rate_open_loop"), found.per_s());
+            }
+        }
+        for batch in [1, 100] {
+            let (found, cpu_s) = self.closed(&load, batch)?;
+            let count = found.took_us.len() as f64;
+            let us = cpu_s / count * 1e6;
+            say(&format!("{prefix}closed loop, {batch} entities: {:.0} requests/s, {us:.1} us of the server's CPU each", found.per_s()));
+            report.figure(&format!("{prefix}server_cpu_us_b{batch}"), us);
+            report.figure(&format!("{prefix}max_requests_per_s_b{batch}"), found.per_s());
+            if batch == 1 {
+                report.figure(&format!("{prefix}max_lookups_per_s"), found.per_s());
+                report.figure(&format!("{prefix}lookups_per_s_per_core"), count / cpu_s);
+            }
+        }
+        Ok(())
     }
-    while let Some(done) = running.join_next().await {
-        done??;
+
+    /// A closed loop, and the CPU time that it cost the server.
+    fn closed(&self, load: &Load<'_>, batch: usize) -> anyhow::Result<(Answered, f64)> {
+        let before = self.server.cpu_s()?;
+        let found = load.closed(batch)?;
+        Ok((found, self.server.cpu_s()? - before))
     }
-    Ok(number.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
+
+    /// One entity, while rows are written.
+    fn under_writes(&self, report: &mut Report) -> anyhow::Result<()> {
+        let client = self.runtime.block_on(self.client())?;
+        let (data, rate) = (self.data.clone(), self.options.writes_per_s);
+        self.disturbed(report, "under_writes", |ends| async move {
+            let written = data.keep_writing(&client, rate, ends).await?;
+            say(&format!("{written:.0} rows/s were written meanwhile"));
+            Ok(written)
+        })
+    }
+
+    /// One entity in the open loop while something else goes on until it is told to end; `p99_us_b1_<name>`, and what that says of itself.
+    fn disturbed<F>(&self, report: &mut Report, name: &str, disturb: impl FnOnce(oneshot::Receiver<()>) -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<f64>> + Send + 'static,
+    {
+        let address = self.server.address();
+        let (end, ends) = oneshot::channel();
+        let going_on = self.runtime.spawn(disturb(ends));
+        let make = move || Wire::Grpc.connect(&address);
+        let found = self.load(&make).open(1, self.options.rates[0])?;
+        let _ = end.send(());
+        let rate = self.runtime.block_on(going_on)??;
+        say(&format!("{name}: {}", percentiles(&found)));
+        report.figure(&format!("p99_us_b1_{name}"), percentile_us(&found.took_us, 99.0));
+        report.figure(&format!("rate_{name}"), rate);
+        Ok(())
+    }
+
+    /// The peers, and we over the same wire as Feast.
+    fn peers(&self, report: &mut Report, redis: &TestRedis) -> anyhow::Result<()> {
+        let address = self.server.address();
+        self.data.check(&mut *Wire::Feast.connect(&address)?, 0..self.data.entities)?;
+        let make = move || Wire::Feast.connect(&address);
+        let ours = self.load(&make);
+        let bare = peers::Bare::find(redis, self.options.views)?;
+        let make = || bare.connect();
+        let bare = self.load(&make);
+        let mut per_s = Vec::new();
+        for batch in [1, 100] {
+            let (found, cpu_s) = self.closed(&ours, batch)?;
+            report.figure(&format!("feast_wire_server_cpu_us_b{batch}"), cpu_s / found.took_us.len() as f64 * 1e6);
+            report.figure(&format!("feast_wire_requests_per_s_b{batch}"), found.per_s());
+            let raw = bare.closed(batch)?;
+            say(&format!("{batch} entities: {:.0} requests/s in Feast's shape, {:.0} by the bare client", found.per_s(), raw.per_s()));
+            report.figure(&format!("bare_redis_p99_us_b{batch}"), percentile_us(&raw.took_us, 99.0));
+            report.figure(&format!("bare_redis_requests_per_s_b{batch}"), raw.per_s());
+            report.figure(&format!("ratio_vs_bare_redis{}", if batch == 1 { "" } else { "_b100" }), found.per_s() / raw.per_s());
+            per_s.push((batch, found.per_s()));
+        }
+        let Some(python) = &self.options.feast_python else { return Ok(()) };
+        let data = Data { entities: self.options.feast_entities.min(self.data.entities), ..self.data.clone() };
+        let feast = peers::Feast::start(python, &data, &redis.address(), self.options.feast_workers, &self.options.folder)?;
+        self.data.check(&mut *Wire::Feast.connect(feast.address())?, 0..data.entities)?;
+        let make = || Wire::Feast.connect(feast.address());
+        let load = Load { entities: data.entities, ..self.load(&make) };
+        for (batch, ours) in per_s {
+            let found = load.closed(batch)?;
+            say(&format!("Feast, {batch} entities: {:.1} requests/s, {}", found.per_s(), percentiles(&found)));
+            report.figure(&format!("feast_python_p50_us_b{batch}"), percentile_us(&found.took_us, 50.0));
+            report.figure(&format!("feast_python_p99_us_b{batch}"), percentile_us(&found.took_us, 99.0));
+            report.figure(&format!("feast_python_requests_per_s_b{batch}"), found.per_s());
+            report.figure(&format!("ratio_vs_feast_b{batch}"), ours / found.per_s());
+        }
+        Ok(())
+    }
+}
+
+fn percentiles(found: &Answered) -> String {
+    let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| percentile_us(&found.took_us, percent));
+    format!("p50 {p50} us, p99 {p99}, p99.9 {p999}")
+}
+
+fn used_memory(redis: &TestRedis) -> anyhow::Result<f64> {
+    let info = redis.ask(&["INFO", "memory"]);
+    let bytes = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    bytes.and_then(|bytes| bytes.trim().parse().ok()).context("Redis did not say how much memory it uses")
 }

@@ -25,24 +25,29 @@ impl Bed {
         Ok(Self { server, client, _folder: folder })
     }
 
-    /// Registers views `view0…` of f64 features `f0_0…` over one entity, and a service of all of them.
+    /// Registers the views of [`register`].
     pub(crate) async fn register(&self, views: usize, features: usize) -> anyhow::Result<()> {
-        let mut changes = Changes::new().define(Definition::Entity(Entity::new("entity", "entity", Scalar::I64)));
-        let mut service = FeatureService::new("all");
-        for view in 0..views {
-            let mut definition = FeatureView::new(format!("view{view}"), "at").entity("entity");
-            for i in 0..features {
-                definition = definition.field(format!("f{view}_{i}"), DataType::Scalar(Scalar::F64));
-            }
-            changes = changes.define(Definition::FeatureView(definition));
-            service = service.with(Projection::all(format!("view{view}")));
-        }
-        self.client.apply(&changes.define(Definition::FeatureService(service)), false, "bench").await?;
-        Ok(())
+        register(&self.client, views, features).await
     }
 
     /// Ends the server.
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         Ok(self.server.shutdown().await?)
     }
+}
+
+/// Registers views `view0…` of f64 features `f0_0…` over one entity, and a service of all of them.
+pub(crate) async fn register(client: &Client, views: usize, features: usize) -> anyhow::Result<()> {
+    let mut changes = Changes::new().define(Definition::Entity(Entity::new("entity", "entity", Scalar::I64)));
+    let mut service = FeatureService::new("all");
+    for view in 0..views {
+        let mut definition = FeatureView::new(format!("view{view}"), "at").entity("entity");
+        for i in 0..features {
+            definition = definition.field(format!("f{view}_{i}"), DataType::Scalar(Scalar::F64));
+        }
+        changes = changes.define(Definition::FeatureView(definition));
+        service = service.with(Projection::all(format!("view{view}")));
+    }
+    client.apply(&changes.define(Definition::FeatureService(service)), false, "bench").await?;
+    Ok(())
 }

@@ -7,6 +7,8 @@
 //! What a store holds of one view on one branch lies under a generation. The law: for each entity a generation holds the row that is last in the
 //! total order among the rows written to it, whatever the order, number and interleaving of the writes.
 
+pub mod cache;
+pub mod coalesce;
 pub mod config;
 pub mod embedded;
 pub mod error;
@@ -21,6 +23,8 @@ pub mod row;
 pub mod store;
 pub mod testkit;
 
+pub use cache::CachedOnlineStore;
+pub use coalesce::CoalescingOnlineStore;
 pub use config::{EmbeddedConfig, RedisConfig, RedisUrl};
 pub use embedded::EmbeddedOnlineStore;
 pub use error::{Error, Result};

@@ -168,10 +168,17 @@ impl Lookup {
     /// # Errors
     /// Those of the store; [`Error::Layout`] where a row is of a layout that is not known here; [`Error::Corrupt`] where a row is damaged.
     pub async fn run(&self, store: &dyn OnlineStore, keys: &LookupKeys, now: Timestamp) -> Result<Answer> {
-        let groups: Vec<_> =
-            self.groups.iter().zip(&keys.groups).map(|(group, keys)| ReadGroup { generations: &group.generations, keys: &keys.keys }).collect();
-        let rows = store.read(&groups).await?;
+        let rows = store.read(&self.groups(keys)).await?;
         self.answer(&rows, keys, now)
+    }
+
+    /// Lets the next lookup of these keys go to the store's medium: what somebody else wrote there, and says to be visible, must be seen.
+    pub fn forget_cached(&self, store: &dyn OnlineStore, keys: &LookupKeys) {
+        store.forget_cached(&self.groups(keys));
+    }
+
+    fn groups<'a>(&'a self, keys: &'a LookupKeys) -> Vec<ReadGroup<'a>> {
+        self.groups.iter().zip(&keys.groups).map(|(group, keys)| ReadGroup { generations: &group.generations, keys: &keys.keys }).collect()
     }
 
     /// Judges and decodes what the store gave.

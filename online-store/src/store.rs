@@ -53,6 +53,9 @@ pub trait OnlineStore: Send + Sync + fmt::Debug + 'static {
     /// generations may repeat.
     async fn read(&self, groups: &[ReadGroup<'_>]) -> Result<Vec<Option<Bytes>>>;
 
+    /// Reads of these rows that begin later go to the medium, whatever a layer above it keeps of them; where there is no such layer, nothing is done.
+    fn forget_cached(&self, _groups: &[ReadGroup<'_>]) {}
+
     /// Makes durable whatever was done before.
     async fn sync(&self) -> Result<()>;
 

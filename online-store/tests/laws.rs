@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anabranch_core::{EntityKey, Generation, RandomIds};
+use anabranch_core::{EntityKey, Generation, RandomIds, Span, SystemClock};
 use anabranch_online_store::testkit::redis::{DURABLE, TestRedis};
 use anabranch_online_store::testkit::{StoreUnderTest, entity, every_law, order, write};
-use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, MemoryOnlineStore, OnlineStore, OnlineStoreExt, RedisOnlineStore, Write};
+use anabranch_online_store::{
+    CachedOnlineStore, CoalescingOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, MemoryOnlineStore, OnlineStore, OnlineStoreExt, RedisOnlineStore,
+    Write,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -59,6 +62,48 @@ impl StoreUnderTest for Embedded {
         self.store = None;
         self.open().await;
     }
+}
+
+/// The memory store under layers that end with their process.
+struct Layered {
+    medium: Arc<MemoryOnlineStore>,
+    store: Arc<dyn OnlineStore>,
+    bytes: u64,
+}
+
+impl Layered {
+    fn new(bytes: u64) -> Self {
+        let medium = Arc::new(MemoryOnlineStore::new(&RandomIds::seeded(1)));
+        let store = Self::layers(&medium, bytes);
+        Self { medium, store, bytes }
+    }
+
+    fn layers(medium: &Arc<MemoryOnlineStore>, bytes: u64) -> Arc<dyn OnlineStore> {
+        let once = Arc::new(CoalescingOnlineStore::new(Arc::clone(medium) as _));
+        Arc::new(CachedOnlineStore::new(once, bytes, Some(Span::seconds(3_600)), Arc::new(SystemClock)))
+    }
+}
+
+#[async_trait]
+impl StoreUnderTest for Layered {
+    fn store(&self) -> Arc<dyn OnlineStore> {
+        Arc::clone(&self.store)
+    }
+
+    async fn crash(&mut self) {
+        self.medium.crash();
+        self.store = Self::layers(&self.medium, self.bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_under_a_cache_keeps_every_law() {
+    every_law(&mut Layered::new(64 << 20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_under_a_cache_that_is_far_too_small_keeps_every_law() {
+    every_law(&mut Layered::new(64 * 400)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,22 +10,24 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use tonic::{Code, Status};
 use tracing::Instrument;
 
 use crate::App;
 use crate::auth::Caller;
 use crate::error::Error;
-use crate::metrics::{MethodLabels, RequestLabels};
 
 const GRPC_STATUS: &str = "grpc-status";
+const UNKNOWN: &str = "unknown";
 
 /// The middleware.
 pub(crate) async fn boundary(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let caller = Caller::of(&request);
     request.extensions_mut().insert(caller);
     let face = Face::of(&request);
-    let method = face.method(&request);
+    let method = Method::of(face, &request);
+    let method = method.as_str();
     let span = tracing::debug_span!("request", face = face.name(), method);
     #[expect(clippy::disallowed_methods, reason = "a real duration is measured")]
     let start = std::time::Instant::now();
@@ -41,8 +43,7 @@ pub(crate) async fn boundary(State(app): State<Arc<App>>, mut request: Request, 
         }
     };
     let (method, code) = face.outcome(method, &response);
-    app.metrics().request_duration.get_or_create(&MethodLabels { face: face.name(), method: method.clone() }).observe(start.elapsed().as_secs_f64());
-    app.metrics().requests.get_or_create(&RequestLabels { face: face.name(), method, code }).inc();
+    app.metrics().answered(face.name(), method, code, face.well(), start.elapsed().as_secs_f64());
     response
 }
 
@@ -72,21 +73,20 @@ impl Face {
         }
     }
 
-    /// The RPC or route; a path that leads nowhere must not become a label.
-    fn method(self, request: &Request) -> String {
-        match request.extensions().get::<MatchedPath>() {
-            Some(_) if self != Self::Http => request.uri().path().to_owned(),
-            Some(path) => path.as_str().to_owned(),
-            None => "unknown".to_owned(),
+    /// The code of an answer that is no error.
+    const fn well(self) -> u16 {
+        match self {
+            Self::Http => 200,
+            Self::Grpc | Self::Flight => Code::Ok as u16,
         }
     }
 
-    fn outcome(self, method: String, response: &Response) -> (String, u16) {
+    fn outcome<'a>(self, method: &'a str, response: &Response) -> (&'a str, u16) {
         if self == Self::Http {
             return (method, response.status().as_u16());
         }
         let code = grpc_code(response.headers());
-        if code == Code::Unimplemented { ("unknown".to_owned(), code as u16) } else { (method, code as u16) }
+        if code == Code::Unimplemented { (UNKNOWN, code as u16) } else { (method, code as u16) }
     }
 
     /// An answer that says an error.
@@ -103,6 +103,32 @@ impl Face {
             return response;
         }
         self.refuse(Error::TooLarge { what: "the message".to_owned(), limit })
+    }
+}
+
+/// The RPC or route.
+enum Method {
+    Rpc(PathAndQuery),
+    Route(MatchedPath),
+    Unknown,
+}
+
+impl Method {
+    fn of(face: Face, request: &Request) -> Self {
+        match (request.extensions().get::<MatchedPath>(), request.uri().path_and_query()) {
+            (Some(_), Some(path)) if face != Face::Http => Self::Rpc(path.clone()),
+            (Some(route), _) => Self::Route(route.clone()),
+            (None, _) => Self::Unknown,
+        }
+    }
+
+    /// A path that leads nowhere must not become a label.
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Rpc(path) => path.path(),
+            Self::Route(route) => route.as_str(),
+            Self::Unknown => UNKNOWN,
+        }
     }
 }
 

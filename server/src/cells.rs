@@ -43,6 +43,30 @@ fn write_cell(out: &mut Vec<u8>, style: Style, section: &Section, values: &[u8],
     }
 }
 
+/// Writes arrays of statuses, which are nearly always those of the feature before: what was written for them is copied.
+#[derive(Debug)]
+pub(crate) struct Statuses<'a> {
+    name: fn(Option<Status>) -> &'static [u8],
+    before: &'a [u8],
+    written: Vec<u8>,
+}
+
+impl<'a> Statuses<'a> {
+    /// `name` gives a status as it is spelled, in quotes.
+    pub(crate) const fn new(name: fn(Option<Status>) -> &'static [u8]) -> Self {
+        Self { name, before: &[], written: Vec::new() }
+    }
+
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, statuses: &'a [u8]) {
+        if self.written.is_empty() || self.before != statuses {
+            self.written.clear();
+            write_array(&mut self.written, statuses, |out, status| out.extend_from_slice((self.name)(Status::of_byte(*status))));
+            self.before = statuses;
+        }
+        out.extend_from_slice(&self.written);
+    }
+}
+
 /// Writes an array whose items `write` writes.
 pub(crate) fn write_array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
@@ -215,6 +239,16 @@ mod tests {
             column.end_row().unwrap();
         });
         assert_eq!(list, r#"["a","","bc"]"#);
+    }
+
+    #[test]
+    fn statuses_are_those_of_their_feature_whatever_was_before() {
+        let name = |status: Option<Status>| if status == Some(Status::Present) { &b"1"[..] } else { b"0" };
+        let (mut statuses, mut out) = (Statuses::new(name), Vec::new());
+        for row in [&[][..], &[], &[1, 1], &[1, 1], &[1, 3], &[1], &[0]] {
+            statuses.write(&mut out, row);
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "[][][1,1][1,1][1,0][1][0]");
     }
 
     #[test]

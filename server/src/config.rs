@@ -112,6 +112,10 @@ pub struct OnlineConfig {
     pub memory_bytes: u64,
     /// How often it is looked whether some rows of history are online; 0 for never.
     pub sample_every: Span,
+    /// Memory for rows of another store that were looked up lately; 0 keeps none.
+    pub cache_bytes: u64,
+    /// How long such a row may be served after another server of the same metadata database wrote a newer one.
+    pub cache_staleness: Span,
     /// The store on Redis.
     pub redis: RedisConfig,
 }
@@ -246,7 +250,15 @@ impl Default for IngestConfig {
 
 impl Default for OnlineConfig {
     fn default() -> Self {
-        Self { backend: OnlineBackend::Embedded, next: None, memory_bytes: 256 << 20, sample_every: Span::seconds(30), redis: RedisConfig::default() }
+        Self {
+            backend: OnlineBackend::Embedded,
+            next: None,
+            memory_bytes: 256 << 20,
+            sample_every: Span::seconds(30),
+            cache_bytes: 128 << 20,
+            cache_staleness: Span::seconds(1),
+            redis: RedisConfig::default(),
+        }
     }
 }
 
@@ -361,6 +373,12 @@ impl Config {
         }
         if !(Span::seconds(1)..=Span::seconds(300)).contains(&self.metadata.lease_ttl) {
             return refuse("metadata.lease_ttl", "is not between 1s and 5m");
+        }
+        if self.online.cache_bytes > 0 && self.online.cache_bytes < 1 << 20 {
+            return refuse("online.cache_bytes", "is less than 1 MiB: give more, or 0 for no cache");
+        }
+        if self.online.cache_staleness > Span::seconds(60) {
+            return refuse("online.cache_staleness", "is over a minute: 0s sees what other servers write at once and caches nothing");
         }
         self.online.redis.validate().map_err(|error| Error::Config(format!("online: {error}")))?;
         let scheduler = &self.engine.scheduler;
@@ -480,6 +498,8 @@ mod tests {
         assert!(said(Config::load(None, [], &env(&[("lisen", "x")]))).contains("lisen"));
         assert!(said(Config::load(None, [], &env(&[("listen", "0.0.0.0:7420")]))).contains("until authentication comes"));
         assert!(said(Config::load(None, [], &env(&[("log.level", "anabranch=loud")]))).contains("log.level"));
+        assert!(said(Config::load(None, [], &env(&[("online.cache_bytes", "1000")]))).contains("online.cache_bytes"));
+        assert!(said(Config::load(None, [], &env(&[("online.cache_staleness", "2m")]))).contains("online.cache_staleness"));
         assert!(said(Config::load(None, [], &env(&[("ingest.commit_every", "soon")]))).contains("soon"));
         let odd = said(Config::load(None, [], &env(&[("metadata.store", "mysql://ada:secret@h/db")])));
         assert!(odd.contains("metadata.store") && odd.contains("postgres://") && !odd.contains("secret"), "{odd}");

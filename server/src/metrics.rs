@@ -2,6 +2,9 @@
 //!
 //! Labels are bounded: faces and methods are those of the contract, kinds those of the error table, repositories those of the configuration.
 
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +29,8 @@ pub const ROWS_PUSHED: &str = "anabranch_rows_pushed";
 pub const ROWS_INGESTED: &str = "anabranch_rows_ingested";
 /// Values looked up online, by their status (`_total`).
 pub const VALUES_LOOKED_UP: &str = "anabranch_values_looked_up";
+/// Entities looked up in a store behind a cache, by whether that knew them (`_total`).
+pub const CACHE_LOOKUPS: &str = "anabranch_online_cache_lookups";
 /// Rows of datasets sent (`_total`).
 pub const DATASET_ROWS: &str = "anabranch_dataset_rows";
 /// Compactions of tables, by how they ended (`_total`).
@@ -92,6 +97,15 @@ pub struct StageLabels {
     pub stage: &'static str,
 }
 
+/// Whether a cache of the online store knew an entity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CacheLabels {
+    /// The repository.
+    pub repository: String,
+    /// hit or miss.
+    pub outcome: &'static str,
+}
+
 /// A status of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabels {
@@ -117,6 +131,8 @@ pub struct Metrics {
     pub rows_ingested: Family<RepositoryLabels, Counter>,
     /// [`VALUES_LOOKED_UP`].
     pub values_looked_up: Family<StatusLabels, Counter>,
+    /// [`CACHE_LOOKUPS`].
+    pub cache_lookups: Family<CacheLabels, Counter>,
     /// [`DATASET_ROWS`].
     pub dataset_rows: Family<RepositoryLabels, Counter>,
     /// [`COMPACTIONS`].
@@ -137,6 +153,7 @@ pub struct Metrics {
     pub rows_skewed: Family<RepositoryLabels, Counter>,
     /// [`PIPELINE_POSITION`].
     pub pipeline_position: Family<StageLabels, Gauge>,
+    methods: Methods,
 }
 
 impl Default for Metrics {
@@ -152,6 +169,7 @@ impl Default for Metrics {
             rows_pushed: Family::default(),
             rows_ingested: Family::default(),
             values_looked_up: Family::default(),
+            cache_lookups: Family::default(),
             dataset_rows: Family::default(),
             compactions: Family::default(),
             compacted_rows: Family::default(),
@@ -162,13 +180,46 @@ impl Default for Metrics {
             rows_sampled: Family::default(),
             rows_skewed: Family::default(),
             pipeline_position: Family::default(),
+            methods: Methods::default(),
         };
         metrics.register();
         metrics
     }
 }
 
+/// What is counted of a method, found once.
+#[derive(Debug, Clone)]
+struct Method {
+    duration: Histogram,
+    well: Counter,
+}
+
+/// The methods that were called, by face and name: looking both metrics up by their labels costs more than counting.
+#[derive(Debug, Default)]
+struct Methods(RwLock<HashMap<&'static str, HashMap<String, Method>>>);
+
 impl Metrics {
+    /// Counts an answer; `well` is the code of answers that are no errors.
+    pub(crate) fn answered(&self, face: &'static str, method: &str, code: u16, well: u16, took_s: f64) {
+        let known = |methods: &HashMap<&'static str, HashMap<String, Method>>| methods.get(face).and_then(|of_face| of_face.get(method)).cloned();
+        let found = known(&self.methods.0.read().unwrap_or_else(PoisonError::into_inner));
+        let of_method = found.unwrap_or_else(|| {
+            let labels = MethodLabels { face, method: method.to_owned() };
+            let of_well = RequestLabels { face, method: method.to_owned(), code: well };
+            let duration = self.request_duration.get_or_create(&labels).clone();
+            let of_method = Method { duration, well: self.requests.get_or_create(&of_well).clone() };
+            let mut methods = self.methods.0.write().unwrap_or_else(PoisonError::into_inner);
+            methods.entry(face).or_default().insert(method.to_owned(), of_method.clone());
+            of_method
+        });
+        of_method.duration.observe(took_s);
+        if code == well {
+            of_method.well.inc();
+        } else {
+            self.requests.get_or_create(&RequestLabels { face, method: method.to_owned(), code }).inc();
+        }
+    }
+
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register(REQUESTS, "Requests answered", self.requests.clone());
@@ -179,6 +230,7 @@ impl Metrics {
         registry.register(ROWS_PUSHED, "Rows acknowledged by push", self.rows_pushed.clone());
         registry.register(ROWS_INGESTED, "Rows taken in by bulk ingest, quarantined ones included", self.rows_ingested.clone());
         registry.register(VALUES_LOOKED_UP, "Values looked up online by their status", self.values_looked_up.clone());
+        registry.register(CACHE_LOOKUPS, "Entities looked up in a store behind a cache by whether that knew them", self.cache_lookups.clone());
         registry.register(DATASET_ROWS, "Rows of datasets sent", self.dataset_rows.clone());
         registry.register(COMPACTIONS, "Compactions of tables by how they ended", self.compactions.clone());
         registry.register(COMPACTED_ROWS, "Rows that compactions rewrote", self.compacted_rows.clone());
@@ -208,6 +260,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn answers_are_counted_by_face_method_and_code() {
+        let metrics = Metrics::default();
+        for (face, method, code, well) in
+            [("http", "/a", 200, 200), ("http", "/a", 200, 200), ("http", "/a", 400, 200), ("grpc", "/a", 0, 0), ("http", "/b", 404, 200)]
+        {
+            metrics.answered(face, method, code, well, 0.1);
+        }
+        let text = metrics.encode().unwrap();
+        for (labels, count) in [
+            (r#"face="http",method="/a",code="200""#, 2),
+            (r#"face="http",method="/a",code="400""#, 1),
+            (r#"face="grpc",method="/a",code="0""#, 1),
+            (r#"face="http",method="/b",code="404""#, 1),
+        ] {
+            assert!(text.contains(&format!("anabranch_requests_total{{{labels}}} {count}\n")), "{text}");
+        }
+        assert!(text.contains(r#"anabranch_request_duration_seconds_count{face="http",method="/a"} 3"#), "{text}");
+    }
+
+    #[test]
     fn every_metric_is_described_once_under_its_name() {
         let metrics = Metrics::default();
         let repository = || RepositoryLabels { repository: "default".into() };
@@ -221,6 +293,7 @@ mod tests {
         metrics.values_looked_up.get_or_create(&StatusLabels { status: "PRESENT" }).inc();
         metrics.rows_sampled.get_or_create(&repository()).inc();
         metrics.rows_skewed.get_or_create(&repository()).inc();
+        metrics.cache_lookups.get_or_create(&CacheLabels { repository: "default".into(), outcome: "hit" }).inc();
         metrics.pipeline_position.get_or_create(&StageLabels { repository: "default".into(), stage: "appended" }).set(1);
         let text = metrics.encode().unwrap();
         let names = [
@@ -234,6 +307,7 @@ mod tests {
             DATASET_ROWS,
             COMPACTIONS,
             COMPACTED_ROWS,
+            CACHE_LOOKUPS,
             DATASET_READERS,
             DATASET_CACHE_MEMORY,
             DATASET_CACHE_DISK,

@@ -319,7 +319,10 @@ impl ViewAudit {
 }
 
 async fn read(store: &dyn OnlineStore, view: &ServedView, keys: &[EntityKey]) -> Result<Vec<Option<Bytes>>> {
-    store.read(&[ReadGroup { generations: &[view.generation], keys }]).await.map_err(online)
+    let group = [ReadGroup { generations: &[view.generation], keys }];
+    // What is compared is what the store holds, not what is kept of it above.
+    store.forget_cached(&group);
+    store.read(&group).await.map_err(online)
 }
 
 /// Compares what history has of an entity with what is online.

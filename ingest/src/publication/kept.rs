@@ -61,6 +61,10 @@ impl OnlineStore for KeptStore {
         }
     }
 
+    fn forget_cached(&self, groups: &[ReadGroup<'_>]) {
+        self.online.forget_cached(groups);
+    }
+
     async fn sync(&self) -> Result<()> {
         self.online.sync().await
     }

@@ -155,7 +155,7 @@ impl Tree {
         let mut found = Vec::with_capacity(misses.len());
         for miss in misses {
             let row = self.get(&row_key(miss.generation, miss.key.as_bytes()))?;
-            self.hot.fill(&miss.key, miss.generation, row.clone(), miss.epoch);
+            self.hot.fill(&miss.key, miss.generation, row.as_deref(), miss.epoch);
             found.push((miss.at, row));
         }
         Ok(found)

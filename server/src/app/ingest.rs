@@ -177,6 +177,7 @@ impl super::App {
                     self.metrics().pipeline_position.get_or_create(&labels).set(i64::try_from(position).unwrap_or(i64::MAX));
                 }
             }
+            repo.measure_cache(self.metrics());
         }
     }
 }

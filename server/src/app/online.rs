@@ -91,7 +91,12 @@ impl Scope {
             served = self.served().await?;
         }
         let lookup = self.prepare(&served, &request.selection, request.full_names)?;
-        self.look_up(&served, lookup, request.keys).await
+        let keys = keys_of(&lookup, request.keys)?;
+        if !request.at_least.is_empty() {
+            // The token may be of another server, whose writes are not seen here at once.
+            lookup.forget_cached(served.store.as_ref(), &keys);
+        }
+        self.answer(&served, lookup, &keys).await
     }
 
     /// Looks features up that were resolved on a served branch.

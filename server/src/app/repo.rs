@@ -1,6 +1,7 @@
 //! The parts of one repository, opened in the order in which they rest on each other and closed in the reverse.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anabranch_core::definition::Definitions;
@@ -8,7 +9,9 @@ use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
 use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
-use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore, RedisConfig, RedisOnlineStore};
+use anabranch_online_store::{
+    CachedOnlineStore, CoalescingOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore, RedisConfig, RedisOnlineStore,
+};
 use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
     CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on,
@@ -16,9 +19,10 @@ use anabranch_versioning::{
 
 use super::definitions::DefinitionsCache;
 use super::online::Lookups;
-use crate::config::{Config, OnlineBackend};
+use crate::config::{Config, OnlineBackend, OnlineConfig};
 use crate::error::Result;
 use crate::folder::RepositoryFolder;
+use crate::metrics::{CacheLabels, Metrics};
 
 /// How long a stop waits for reads of the metadata database.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -37,6 +41,8 @@ pub(crate) struct Repo {
     pub(crate) lookups: Lookups,
     /// The two stores between which what is online moves.
     pub(crate) moving: Option<Arc<MovingStore>>,
+    /// What lies above an online store that is reached over a network.
+    cache: Option<Arc<CachedOnlineStore>>,
     definitions: DefinitionsCache,
     /// Held by whoever compacts a table.
     pub(super) compaction: tokio::sync::Mutex<()>,
@@ -66,6 +72,7 @@ impl Repo {
                 (Arc::clone(&moving) as Arc<dyn OnlineStore>, Some(moving))
             }
         };
+        let (online, cache) = layers(online, config, sqlite.is_some(), &clock);
         let layouts = Arc::new(Layouts::new());
         let parts = IngestParts {
             repository: Arc::clone(&versions),
@@ -91,6 +98,7 @@ impl Repo {
             ingest,
             lookups,
             moving,
+            cache,
             definitions,
             compaction,
             sqlite,
@@ -105,6 +113,16 @@ impl Repo {
     /// The definitions at a commit.
     pub(crate) async fn definitions(&self, commit: &CommitId) -> Result<Arc<Definitions>> {
         self.definitions.at(&self.versions, commit).await
+    }
+
+    /// Takes over what the cache counted.
+    pub(super) fn measure_cache(&self, metrics: &Metrics) {
+        let Some(cache) = &self.cache else { return };
+        let (hits, misses) = cache.hits_and_misses();
+        for (outcome, count) in [("hit", hits), ("miss", misses)] {
+            let labels = CacheLabels { repository: self.name.clone(), outcome };
+            metrics.cache_lookups.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// Commits what was acknowledged and closes every part.
@@ -177,6 +195,26 @@ async fn online_store(
             Arc::new(RedisOnlineStore::open(&redis, ids).await?)
         }
     })
+}
+
+/// What lies above a store that is reached over a network: a cache, where there is one to be, and below it equal lookups are sent once.
+fn layers(
+    online: Arc<dyn OnlineStore>,
+    config: &Config,
+    alone: bool,
+    clock: &Arc<dyn Clock>,
+) -> (Arc<dyn OnlineStore>, Option<Arc<CachedOnlineStore>>) {
+    let OnlineConfig { cache_bytes, cache_staleness, .. } = config.online;
+    if config.online.backend == OnlineBackend::Embedded {
+        return (online, None);
+    }
+    let online: Arc<dyn OnlineStore> = Arc::new(CoalescingOnlineStore::new(online));
+    let staleness = (!alone).then_some(cache_staleness);
+    if cache_bytes == 0 || staleness == Some(Span::default()) {
+        return (online, None);
+    }
+    let cache = Arc::new(CachedOnlineStore::new(online, cache_bytes, staleness, Arc::clone(clock)));
+    (Arc::clone(&cache) as _, Some(cache))
 }
 
 fn embedded_config(config: &Config) -> EmbeddedConfig {

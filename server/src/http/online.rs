@@ -1,6 +1,7 @@
 //! Lookups over HTTP: JSON, written into one buffer, or Arrow for whoever accepts that.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use anabranch_core::selection::Selection;
 use anabranch_online_store::{NO_EVENT_TIME, Status};
@@ -14,7 +15,7 @@ use super::call::Call;
 use super::ingest::ARROW;
 use crate::app::{Keys, Looked, LookupRequest};
 use crate::auth::Verb;
-use crate::cells::{Style, write_array, write_json, write_time, write_values};
+use crate::cells::{Statuses, Style, write_array, write_json, write_time, write_values};
 use crate::error::{Error, Result};
 
 /// Either `service` or `features`, and the key columns by name.
@@ -70,17 +71,18 @@ fn json(looked: &Looked) -> Result<Vec<u8>> {
     out.extend(b"{\"as_of\":");
     write_time(&mut out, answer.as_of.micros());
     out.extend(b",\"columns\":");
-    let mut told = None;
+    let (mut told, mut names) = (None, Statuses::new(status_name));
     write_array(&mut out, lookup.features().iter().zip(sections.columns()).enumerate(), |out, (place, (feature, section))| {
         out.extend(b"{\"name\":");
         write_json(out, &feature.name);
         out.extend(b",\"type\":\"");
-        out.extend(feature.data_type.to_string().as_bytes());
+        // Writing to memory does not fail.
+        drop(write!(out, "{}", feature.data_type));
         out.extend(b"\",\"values\":");
         let statuses = answer.statuses_of(place);
         write_values(out, Style::Anabranch, section, &answer.values, statuses);
         out.extend(b",\"statuses\":");
-        write_array(out, statuses, |out, status| write_status(out, *status));
+        names.write(out, statuses);
         // The first feature of a view tells its event times.
         if told.replace(feature.view) != Some(feature.view) {
             out.extend(b",\"event_times\":");
@@ -95,8 +97,12 @@ fn json(looked: &Looked) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-fn write_status(out: &mut Vec<u8>, status: u8) {
-    out.push(b'"');
-    out.extend(Status::of_byte(status).map_or("", Status::name).as_bytes());
-    out.push(b'"');
+const fn status_name(status: Option<Status>) -> &'static [u8] {
+    match status {
+        Some(Status::Present) => b"\"PRESENT\"",
+        Some(Status::NullValue) => b"\"NULL_VALUE\"",
+        Some(Status::NotFound) => b"\"NOT_FOUND\"",
+        Some(Status::OutsideTtl) => b"\"OUTSIDE_TTL\"",
+        None => b"\"\"",
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::Refused;
 use super::frame::own;
 use crate::app::Looked;
-use crate::cells::{Style, write_array, write_json, write_time, write_values};
+use crate::cells::{Statuses, Style, write_array, write_json, write_time, write_values};
 use crate::error::{Error, Result};
 
 /// The event time that Feast gives to what has none.
@@ -71,12 +71,13 @@ pub(super) fn answer(looked: &Looked, entities: &Entities) -> Result<Vec<u8>> {
     }
     // The times of a view are written once and copied for each of its features.
     let mut times: (Option<usize>, Vec<u8>) = (None, Vec::new());
+    let mut names = Statuses::new(status_name);
     for (place, (feature, section)) in lookup.features().iter().zip(sections.columns()).enumerate() {
         let statuses = answer.statuses_of(place);
         out.extend(b"{\"values\":");
         write_values(&mut out, Style::Feast, section, &answer.values, statuses);
         out.extend(b",\"statuses\":");
-        write_array(&mut out, statuses, |out, status| out.extend(status_name(*status)));
+        names.write(&mut out, statuses);
         out.extend(b",\"event_timestamps\":");
         if times.0.replace(feature.view) != Some(feature.view) {
             times.1.clear();
@@ -95,8 +96,8 @@ pub(super) fn answer(looked: &Looked, entities: &Entities) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-fn status_name(status: u8) -> &'static [u8] {
-    match Status::of_byte(status) {
+const fn status_name(status: Option<Status>) -> &'static [u8] {
+    match status {
         Some(Status::Present) => b"\"PRESENT\"",
         Some(Status::NullValue) => b"\"NULL_VALUE\"",
         Some(Status::OutsideTtl) => b"\"OUTSIDE_MAX_AGE\"",

@@ -1,0 +1,119 @@
+//! The load: threads, each with a connection and one request in flight.
+
+use std::sync::Barrier;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::Asker;
+use crate::report::now;
+
+/// Requests of each connection before time is taken.
+const WARM_UP: usize = 20;
+
+/// Connects.
+pub(super) type Make<'a> = dyn Fn() -> anyhow::Result<Box<dyn Asker>> + Sync + 'a;
+
+/// Who asks, for whom and how long.
+#[derive(Clone, Copy)]
+pub(super) struct Load<'a> {
+    pub(super) entities: i64,
+    pub(super) seconds: u64,
+    pub(super) connections: usize,
+    pub(super) seed: u64,
+    pub(super) make: &'a Make<'a>,
+}
+
+/// What was answered.
+pub(super) struct Answered {
+    /// Sorted.
+    pub(super) took_us: Vec<u64>,
+    wall: Duration,
+}
+
+impl Answered {
+    pub(super) fn per_s(&self) -> f64 {
+        self.took_us.len() as f64 / self.wall.as_secs_f64()
+    }
+}
+
+impl Load<'_> {
+    /// So many requests a second, each measured from its appointed time. What falls back without end is cut off at thrice the time.
+    pub(super) fn open(&self, batch: usize, rate: u64) -> anyhow::Result<Answered> {
+        let (next, limit) = (AtomicU64::new(0), Duration::from_secs(3 * self.seconds));
+        self.run(batch, |begin| {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let appointed = begin + Duration::from_nanos(number * 1_000_000_000 / rate);
+            (number < rate * self.seconds && begin.elapsed() < limit).then_some(appointed)
+        })
+    }
+
+    /// As many requests as come back.
+    pub(super) fn closed(&self, batch: usize) -> anyhow::Result<Answered> {
+        let limit = Duration::from_secs(self.seconds);
+        self.run(batch, |begin| {
+            let appointed = now();
+            (appointed.duration_since(begin) < limit).then_some(appointed)
+        })
+    }
+
+    fn run(&self, batch: usize, appoint: impl Fn(Instant) -> Option<Instant> + Sync) -> anyhow::Result<Answered> {
+        let (ready, begin) = (Barrier::new(self.connections), OnceLock::new());
+        let work = |number: usize| {
+            let connected = self.warm(number, batch);
+            // All come here, also who failed: the others wait for it.
+            ready.wait();
+            let (mut asker, mut rng) = connected?;
+            let begin = *begin.get_or_init(|| now() + Duration::from_millis(20));
+            std::thread::sleep(begin.saturating_duration_since(now()));
+            let mut took_us = Vec::with_capacity(1 << 16);
+            while let Some(appointed) = appoint(begin) {
+                let keys = self.keys(&mut rng, batch);
+                std::thread::sleep(appointed.saturating_duration_since(now()));
+                asker.ask(&keys)?;
+                took_us.push(u64::try_from(appointed.elapsed().as_micros())?);
+            }
+            anyhow::Ok((took_us, begin.elapsed()))
+        };
+        let (mut took_us, mut wall) = (Vec::new(), Duration::ZERO);
+        std::thread::scope(|scope| {
+            let work = &work;
+            let threads: Vec<_> = (0..self.connections).map(|number| scope.spawn(move || work(number))).collect();
+            for thread in threads {
+                let (took, until) = thread.join().map_err(|_| anyhow::anyhow!("a connection's thread panicked"))??;
+                took_us.extend(took);
+                wall = wall.max(until);
+            }
+            anyhow::Ok(())
+        })?;
+        took_us.sort_unstable();
+        Ok(Answered { took_us, wall })
+    }
+
+    fn warm(&self, number: usize, batch: usize) -> anyhow::Result<(Box<dyn Asker>, StdRng)> {
+        let rng = StdRng::seed_from_u64(self.seed.wrapping_mul(31).wrapping_add(number as u64));
+        let (mut asker, mut rng) = ((self.make)()?, rng);
+        wake_on_time()?;
+        for _ in 0..WARM_UP.min(2_000 / batch + 1) {
+            asker.ask(&self.keys(&mut rng, batch))?;
+        }
+        Ok((asker, rng))
+    }
+
+    fn keys(&self, rng: &mut StdRng, batch: usize) -> Vec<i64> {
+        (0..batch).map(|_| rng.random_range(0..self.entities)).collect()
+    }
+}
+
+/// Lets the thread sleep to the microsecond, where the kernel's habit is 50 more.
+fn wake_on_time() -> anyhow::Result<()> {
+    let thread = std::fs::read_link("/proc/thread-self")?;
+    if let Some(thread) = thread.file_name() {
+        // A kernel that does not let us makes the times a little longer.
+        drop(std::fs::write(std::path::Path::new("/proc").join(thread).join("timerslack_ns"), "1000"));
+    }
+    Ok(())
+}
