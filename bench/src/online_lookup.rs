@@ -122,6 +122,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
         bench.wire(&mut report, Wire::Grpc, "")?;
         bench.wire(&mut report, Wire::Json, "json_")?;
         bench.under_writes(&mut report)?;
+        bench.during_rebuild(&mut report)?;
         if let Some(redis) = &redis {
             bench.peers(&mut report, redis)?;
         }
@@ -231,6 +232,16 @@ impl Bench<'_> {
             let written = data.keep_writing(&client, rate, ends).await?;
             say(&format!("{written:.0} rows/s were written meanwhile"));
             Ok(written)
+        })
+    }
+
+    /// One entity, while what is online is filled anew from history.
+    fn during_rebuild(&self, report: &mut Report) -> anyhow::Result<()> {
+        let client = self.runtime.block_on(self.client())?;
+        self.disturbed(report, "during_rebuild", |ends| async move {
+            let rate = data::keep_rebuilding(&client, ends).await?;
+            say(&format!("{rate:.0} rows/s were rebuilt meanwhile"));
+            Ok(rate)
         })
     }
 

@@ -122,3 +122,26 @@ impl Data {
         Ok(written as f64 / start.elapsed().as_secs_f64())
     }
 }
+
+/// Rebuilds what is online again and again until it is told to end, and waits for the last rebuild; gives the rate at which rows were filled.
+pub(super) async fn keep_rebuilding(client: &Client, mut ends: Receiver<()>) -> anyhow::Result<f64> {
+    let (start, mut rows, mut ended) = (now(), 0, false);
+    while !ended {
+        client.rebuild_online("", &[], None).await?;
+        let mut of_views = std::collections::BTreeMap::new();
+        loop {
+            let branches = client.served_branches().await?;
+            let [main] = &branches[..] else { anyhow::bail!("{} branches are served where there is one", branches.len()) };
+            of_views.extend(main.views.iter().filter_map(|view| Some((view.view.clone(), view.fill.as_ref()?.rows))));
+            if !main.filling {
+                break;
+            }
+            tokio::select! {
+                _ = &mut ends, if !ended => ended = true,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+        rows += of_views.values().sum::<u64>();
+    }
+    Ok(rows as f64 / start.elapsed().as_secs_f64())
+}
