@@ -344,7 +344,7 @@ impl Publisher {
     /// One try to bring every view up to a head; false where it must be tried again.
     async fn publish_head(&self, line: &Line, head: CommitId, incarnation: Incarnation) -> Result<bool> {
         let definitions = anabranch_registry::load(&self.repository, &head).await.map_err(|error| Error::below("publishing", error))?;
-        let (mut views, mut keys, mut fresh) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut views, mut keys, mut fresh, mut filled) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
         for view in definitions.views() {
             let Some(key) = self.key(line.branch, &head, &view.name).await? else { continue };
             let record = self.generations.with_current(&key).await?;
@@ -357,12 +357,14 @@ impl Publisher {
                 brought = self.bring(&line.fills, &served, &head, incarnation).await?;
             }
             let next = record.next.filter(|_| born.is_some());
-            if let (Brought::Done, Some(next)) = (brought, next) {
+            if let (Brought::Done | Brought::Filled, Some(next)) = (brought, next) {
                 served.generation = next;
                 brought = self.bring(&line.fills, &served, &head, incarnation).await?;
             }
-            if brought == Brought::Removed {
-                fresh.push(self.replace_next(&key).await?);
+            match brought {
+                Brought::Done => {}
+                Brought::Filled => filled.push(served.generation),
+                Brought::Removed => fresh.push(self.replace_next(&key).await?),
             }
             keys.push((key, next));
             views.insert(view.name.clone(), served);
@@ -376,6 +378,9 @@ impl Publisher {
         self.crash.reach(CrashPoint::FilesPublished);
         if !self.advance(views.values(), &head, incarnation).await? {
             return Ok(false);
+        }
+        for generation in filled {
+            self.unmark(generation).await?;
         }
         let retired = self.switch(line, &keys).await?;
         let store = Arc::clone(&line.store);

@@ -98,6 +98,8 @@ impl Drop for Told<'_> {
 pub(super) enum Brought {
     /// Every row is written.
     Done,
+    /// The same, of a generation that answered for no commit.
+    Filled,
     /// The generation holds rows that the commit does not have.
     Removed,
 }
@@ -132,11 +134,15 @@ impl Publisher {
     /// Writes every row that a commit has and the generation of a view has not. Who calls advances the generation.
     pub(super) async fn bring(&self, fills: &Fills, view: &ServedView, to: &CommitId, incarnation: Incarnation) -> Result<Brought> {
         let _told = Told(fills, view.generation);
+        let mut done = Brought::Done;
         loop {
             let from = self.online.published_to(view.generation).await.map_err(online)?;
             let from = from.map(|bytes| CommitId::from_slice(&bytes)).transpose().map_err(versioning)?;
             if from == Some(*to) {
-                return Ok(Brought::Done);
+                return Ok(done);
+            }
+            if from.is_none() {
+                done = Brought::Filled;
             }
             let mark = if from.is_none() { self.mark(view.generation).await?.filter(|mark| mark.incarnation == incarnation) } else { None };
             let until = mark.as_ref().map_or(*to, |mark| mark.commit);
@@ -145,7 +151,7 @@ impl Publisher {
                 return Ok(Brought::Removed);
             }
             if until == *to {
-                return Ok(Brought::Done);
+                return Ok(done);
             }
             self.online.advance(view.generation, until.as_bytes(), incarnation).await.map_err(online)?;
         }
