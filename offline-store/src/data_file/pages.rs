@@ -11,10 +11,12 @@ use anabranch_core::{DataType, Scalar};
 use arrow::datatypes::{DataType as ArrowType, TimeUnit};
 use bytes::Bytes;
 use object_store::ObjectStore;
-use parquet::basic::{Encoding, Type as PhysicalType};
+use parquet::basic::{Compression, Encoding, Type as PhysicalType};
 use parquet::column::page::{Page, PageReader as _};
+use parquet::errors::ParquetError;
 use parquet::file::serialized_reader::SerializedPageReader;
 
+use super::decompress::decompress;
 use super::footer::Fetched;
 use super::read::{FileRead, Group};
 use crate::join::{Hybrid, Presence, StoredPage, StoredValues};
@@ -24,6 +26,8 @@ use crate::{Error, Result};
 pub(crate) struct Pages {
     path: String,
     reader: SerializedPageReader<Fetched>,
+    /// The most bytes of a page, where pages are compressed by zstd and the reader leaves them so.
+    zstd_limit: Option<usize>,
     /// Bytes of a value.
     width: usize,
     /// Whether pages begin with definition levels.
@@ -41,9 +45,18 @@ impl FileRead {
         let range = start..start + length;
         let fetched = Fetched::fetch(objects, &group.footer, vec![range]).await?;
         let column = group.metadata().column(leaf);
-        let reader = SerializedPageReader::new(Arc::new(fetched), column, group.rows(), None).map_err(|error| Error::corrupt(&path, error))?;
+        let damaged = |error: ParquetError| Error::corrupt(&path, error);
         let has_levels = column.column_descr().max_def_level() > 0;
-        Ok(Some(Pages { path, reader, width, has_levels, rows_left: group.rows(), dictionary: None }))
+        // A reader that believes that nothing is compressed gives pages as they are.
+        let (column, zstd_limit) = match column.compression() {
+            Compression::ZSTD(_) => {
+                let limit = usize::try_from(column.uncompressed_size()).unwrap_or_default();
+                (&column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build().map_err(damaged)?, Some(limit))
+            }
+            _ => (column, None),
+        };
+        let reader = SerializedPageReader::new(Arc::new(fetched), column, group.rows(), None).map_err(damaged)?;
+        Ok(Some(Pages { path, reader, zstd_limit, width, has_levels, rows_left: group.rows(), dictionary: None }))
     }
 
     /// The leaf of a wanted column and the width of its values, where its pages can be taken as they are.
@@ -83,18 +96,16 @@ impl Pages {
             let page = self.reader.get_next_page().map_err(|error| Error::corrupt(&self.path, error))?;
             let stored = match page {
                 Some(Page::DictionaryPage { buf, num_values, encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY, .. }) => {
-                    let is_whole = self.dictionary.is_none() && (num_values as usize).checked_mul(self.width) == Some(buf.len());
-                    self.dictionary = Some(buf).filter(|_| is_whole);
+                    let values = self.decompressed(buf, true)?;
+                    let is_whole = self.dictionary.is_none() && (num_values as usize).checked_mul(self.width) == Some(values.len());
+                    self.dictionary = Some(values).filter(|_| is_whole);
                     match is_whole {
                         true => continue,
                         false => None,
                     }
                 }
-                Some(Page::DataPage { buf, num_values, encoding, .. }) => self.data_page(buf, num_values as usize, encoding, None),
-                Some(Page::DataPageV2 { buf, num_values, encoding, num_nulls, def_levels_byte_len, rep_levels_byte_len, .. }) => {
-                    let levels = Levels { before: rep_levels_byte_len as usize, bytes: def_levels_byte_len as usize, nulls: num_nulls as usize };
-                    self.data_page(buf, num_values as usize, encoding, Some(levels))
-                }
+                Some(Page::DataPage { buf, num_values, encoding, .. }) => self.first_version(buf, num_values as usize, encoding)?,
+                Some(page @ Page::DataPageV2 { .. }) => self.second_version(page)?,
                 Some(_) => None,
                 None => return Err(Error::corrupt(&self.path, "a column has fewer values than its row group has rows")),
             };
@@ -105,28 +116,58 @@ impl Pages {
         Ok(None)
     }
 
-    /// The rows of a page; those of the second version say how long their levels are. `None` where it is not what it says.
-    fn data_page(&self, buffer: Bytes, rows: usize, encoding: Encoding, levels: Option<Levels>) -> Option<StoredPage> {
+    /// A page that is compressed as a whole, its levels with their length first. `None` where it is not what it says, as in all that follow.
+    fn first_version(&self, page: Bytes, rows: usize, encoding: Encoding) -> Result<Option<StoredPage>> {
+        let page = self.decompressed(page, true)?;
+        let parts = || {
+            if !self.has_levels {
+                return Some((None, page));
+            }
+            let length = usize::try_from(u32::from_le_bytes(*page.first_chunk::<4>()?)).ok()?;
+            let end = length.checked_add(4).filter(|end| *end <= page.len())?;
+            Some((Some(self.presence(page.slice(4..end), rows)?), page.slice(end..)))
+        };
+        Ok(parts().and_then(|(presence, values)| self.stored(rows, encoding, presence, values)))
+    }
+
+    /// A page that says how long its levels are, which are not compressed.
+    fn second_version(&self, page: Page) -> Result<Option<StoredPage>> {
+        let Page::DataPageV2 { buf, num_values, encoding, num_nulls, def_levels_byte_len, rep_levels_byte_len, is_compressed, .. } = page else {
+            return Ok(None);
+        };
+        let (rows, nulls, before) = (num_values as usize, num_nulls as usize, rep_levels_byte_len as usize);
+        let Some(end) = before.checked_add(def_levels_byte_len as usize).filter(|end| *end <= buf.len()) else { return Ok(None) };
+        let presence = match self.has_levels && nulls > 0 {
+            true => match self.presence(buf.slice(before..end), rows) {
+                None => return Ok(None),
+                some => some,
+            },
+            false => None,
+        };
+        let present = presence.as_ref().map_or(rows, Presence::count);
+        if present.checked_add(nulls) != Some(rows) {
+            return Ok(None);
+        }
+        let values = self.decompressed(buf.slice(end..), is_compressed)?;
+        Ok(self.stored(rows, encoding, presence, values))
+    }
+
+    fn decompressed(&self, page: Bytes, is_compressed: bool) -> Result<Bytes> {
+        match self.zstd_limit.filter(|_| is_compressed) {
+            Some(limit) => decompress(&page, limit).map_err(|error| Error::corrupt(&self.path, error)),
+            None => Ok(page),
+        }
+    }
+
+    /// Which rows of a page have a value.
+    fn presence(&self, levels: Bytes, rows: usize) -> Option<Presence> {
+        (rows <= self.rows_left).then(|| Presence::of(&Hybrid::parse(levels, 1, rows)?)).flatten()
+    }
+
+    fn stored(&self, rows: usize, encoding: Encoding, presence: Option<Presence>, values: Bytes) -> Option<StoredPage> {
         if rows > self.rows_left {
             return None;
         }
-        let (presence, values) = match levels {
-            None if !self.has_levels => (None, buffer),
-            None => {
-                let length = usize::try_from(u32::from_le_bytes(*buffer.first_chunk::<4>()?)).ok()?;
-                let end = length.checked_add(4).filter(|end| *end <= buffer.len())?;
-                (Some(presence(buffer.slice(4..end), rows)?), buffer.slice(end..))
-            }
-            Some(Levels { before, bytes, nulls }) => {
-                let end = before.checked_add(bytes).filter(|end| *end <= buffer.len())?;
-                let presence = if self.has_levels && nulls > 0 { Some(presence(buffer.slice(before..end), rows)?) } else { None };
-                let present = presence.as_ref().map_or(rows, Presence::count);
-                if present.checked_add(nulls) != Some(rows) {
-                    return None;
-                }
-                (presence, buffer.slice(end..))
-            }
-        };
         let presence = presence.filter(|presence| presence.count() < rows);
         let count = presence.as_ref().map_or(rows, Presence::count);
         let is_whole = count.checked_mul(self.width) == Some(values.len());
@@ -143,19 +184,6 @@ impl Pages {
         };
         Some(StoredPage { rows, presence, values })
     }
-}
-
-/// What a page of the second version says of its definition levels.
-struct Levels {
-    /// Bytes before them.
-    before: usize,
-    bytes: usize,
-    nulls: usize,
-}
-
-/// Which rows of a page have a value; `None` where the levels are none.
-fn presence(levels: Bytes, rows: usize) -> Option<Presence> {
-    Presence::of(&Hybrid::parse(levels, 1, rows)?)
 }
 
 impl Iterator for Pages {
