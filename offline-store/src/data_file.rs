@@ -5,6 +5,8 @@
 //! writer. A file's columns carry Arrow's schema and the field ids; it is put in one go under a name that nothing else has.
 
 mod bounds;
+mod buffers;
+mod decompress;
 mod footer;
 mod pages;
 mod read;

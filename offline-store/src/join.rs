@@ -23,6 +23,7 @@ mod plan;
 mod report;
 mod rows;
 mod spine;
+mod stored;
 mod view;
 mod work;
 
@@ -39,8 +40,9 @@ pub use options::{JoinOptions, Knowledge};
 pub use parts::JoinLimits;
 pub use plan::JoinPlan;
 pub use report::{JoinReport, ViewReport};
-pub use rows::{Chunk, ChunkInfo, ColumnReader, FloatPage, PageReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
+pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
 pub use spine::Spine;
+pub use stored::{Hybrid, HybridCursor, Presence, StoredPage, StoredValues};
 
 use gather::{Gathered, extend, rows_of};
 use parts::join_parts;

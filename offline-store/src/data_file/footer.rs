@@ -1,17 +1,20 @@
 //! Footers of data files, which never change and are kept.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, buf::Reader};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::task::spawn_blocking;
 
+use super::buffers;
 use crate::{Error, Result};
 
 /// The key of a file's metadata that names the fields by which it is sorted, as our writer does.
@@ -29,6 +32,8 @@ pub(crate) struct Footer {
     pub(crate) arrow: ArrowReaderMetadata,
     /// The ids of the fields by which the file is sorted; empty where it does not say so.
     pub(crate) sorted_by: Vec<i32>,
+    /// Whether the store gives the file itself.
+    is_local: bool,
 }
 
 /// Reads footers and keeps them.
@@ -59,9 +64,10 @@ async fn read(objects: &Arc<dyn ObjectStore>, path: &str) -> Result<Footer> {
         let options = GetOptions { range: Some(GetRange::Suffix(wanted)), ..GetOptions::default() };
         let result = objects.get_opts(&location, options).await.map_err(failed)?;
         let bytes = result.meta.size;
+        let is_local = matches!(result.payload, GetResultPayload::File(..));
         let tail = result.bytes().await.map_err(failed)?;
         let name = path.to_owned();
-        let parsed = spawn_blocking(move || parse(name, bytes, tail)).await.map_err(|_| Error::Closing)??;
+        let parsed = spawn_blocking(move || parse(name, bytes, is_local, tail)).await.map_err(|_| Error::Closing)??;
         match parsed {
             Parsed::Footer(footer) => return Ok(*footer),
             Parsed::More(needed) if needed > wanted => wanted = needed,
@@ -75,7 +81,7 @@ enum Parsed {
     More(u64),
 }
 
-fn parse(path: String, bytes: u64, tail: Bytes) -> Result<Parsed> {
+fn parse(path: String, bytes: u64, is_local: bool, tail: Bytes) -> Result<Parsed> {
     let damaged = |error: ParquetError| Error::corrupt(&path, error);
     let mut reader = ParquetMetaDataReader::new().with_column_index_policy(PageIndexPolicy::Skip).with_offset_index_policy(PageIndexPolicy::Optional);
     match reader.try_parse_sized(&tail, bytes) {
@@ -88,7 +94,7 @@ fn parse(path: String, bytes: u64, tail: Bytes) -> Result<Parsed> {
     let said = metadata.file_metadata().key_value_metadata().into_iter().flatten().find(|pair| pair.key == SORTED_BY);
     let sorted_by = said.and_then(|pair| pair.value.as_deref()).map(|ids| ids.split(',').filter_map(|id| id.parse().ok()).collect());
     let arrow = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new()).map_err(damaged)?;
-    Ok(Parsed::Footer(Box::new(Footer { path, bytes, arrow, sorted_by: sorted_by.unwrap_or_default() })))
+    Ok(Parsed::Footer(Box::new(Footer { path, bytes, arrow, sorted_by: sorted_by.unwrap_or_default(), is_local })))
 }
 
 /// Parts of a file that were fetched.
@@ -111,7 +117,17 @@ impl Fetched {
             }
         }
         let location = Path::parse(&footer.path).map_err(|error| Error::corrupt(&footer.path, error))?;
-        let parts = objects.get_ranges(&location, &merged).await.map_err(|error| Error::objects(&footer.path, error))?;
+        let failed = |error| Error::objects(&footer.path, error);
+        let parts = match footer.is_local {
+            true => match objects.get_opts(&location, GetOptions::default()).await.map_err(failed)?.payload {
+                GetResultPayload::File(file, _) => {
+                    let (path, wanted) = (footer.path.clone(), merged.clone());
+                    spawn_blocking(move || read_parts(&file, &path, &wanted)).await.map_err(|_| Error::Closing)??
+                }
+                GetResultPayload::Stream(_) => objects.get_ranges(&location, &merged).await.map_err(failed)?,
+            },
+            false => objects.get_ranges(&location, &merged).await.map_err(failed)?,
+        };
         Ok(Self { bytes: footer.bytes, parts: merged.into_iter().map(|range| range.start).zip(parts).collect() })
     }
 
@@ -123,6 +139,25 @@ impl Fetched {
         });
         rest.ok_or_else(|| ParquetError::General(format!("byte {start} was not fetched")))
     }
+}
+
+/// Reads ranges of a file into memory that is used again.
+fn read_parts(mut file: &File, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    let part = |range: &Range<u64>| {
+        let length = range.end - range.start;
+        let mut buffer = buffers::buffer(usize::try_from(length).unwrap_or_default());
+        file.seek(SeekFrom::Start(range.start))?;
+        file.take(length).read_to_end(&mut buffer)?;
+        match buffer.len() as u64 == length {
+            true => Ok(buffers::shared(buffer)),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    let parts = ranges.iter().map(part).collect::<io::Result<Vec<_>>>();
+    parts.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::corrupt(path, "the file is shorter than it was"),
+        _ => Error::objects(path, object_store::Error::Generic { store: "local", source: Box::new(error) }),
+    })
 }
 
 impl Length for Fetched {

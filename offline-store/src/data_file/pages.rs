@@ -1,103 +1,193 @@
-//! Float columns page by page, as they are stored: whoever wants some values of many takes them from the page, and none is decoded for nobody.
+//! Columns page by page, as they are stored: whoever wants some values of many takes them from the page, and none is decoded for nobody.
 //!
-//! Only what needs no decoding is given so: `float` and `double` leaves without nulls, dictionary or repetition, plain or split by byte streams. Whether a
-//! column chunk is of that kind is known from the footer; a page that is not what its chunk said is damage.
+//! Only what needs no decoding is given so: leaves of numbers and times without repetition, plain, split by byte streams or with a dictionary, null or not.
+//! Whether a column chunk is of that kind is known from the footer; a page that is not what its chunk said is damage.
 
 use std::sync::Arc;
 
+use anabranch_core::definition::Role;
+use anabranch_core::types::UTC;
 use anabranch_core::{DataType, Scalar};
+use arrow::datatypes::{DataType as ArrowType, TimeUnit};
 use bytes::Bytes;
 use object_store::ObjectStore;
-use parquet::basic::{Encoding, Type as PhysicalType};
+use parquet::basic::{Compression, Encoding, Type as PhysicalType};
 use parquet::column::page::{Page, PageReader as _};
+use parquet::errors::ParquetError;
 use parquet::file::serialized_reader::SerializedPageReader;
-use parquet::file::statistics::Statistics;
 
+use super::decompress::decompress;
 use super::footer::Fetched;
 use super::read::{FileRead, Group};
-use crate::join::FloatPage;
+use crate::join::{Hybrid, Presence, StoredPage, StoredValues};
 use crate::{Error, Result};
 
 /// The pages of one column of a row group.
 pub(crate) struct Pages {
     path: String,
     reader: SerializedPageReader<Fetched>,
+    /// The most bytes of a page, where pages are compressed by zstd and the reader leaves them so.
+    zstd_limit: Option<usize>,
+    /// Bytes of a value.
     width: usize,
-    /// Whether pages of the first version begin with definition levels.
+    /// Whether pages begin with definition levels.
     has_levels: bool,
     rows_left: usize,
+    dictionary: Option<Bytes>,
 }
 
 impl FileRead {
     /// Fetches a wanted column of a row group, where its pages can be taken as they are.
     pub(crate) async fn pages(&self, objects: &Arc<dyn ObjectStore>, group: &Group, place: usize) -> Result<Option<Pages>> {
-        let Some((leaf, width)) = self.float_leaf(group, place) else { return Ok(None) };
+        let Some((leaf, width)) = self.stored_leaf(group, place) else { return Ok(None) };
         let path = group.footer.path.clone();
         let (start, length) = group.metadata().column(leaf).byte_range();
         let range = start..start + length;
         let fetched = Fetched::fetch(objects, &group.footer, vec![range]).await?;
         let column = group.metadata().column(leaf);
-        let reader = SerializedPageReader::new(Arc::new(fetched), column, group.rows(), None).map_err(|error| Error::corrupt(&path, error))?;
+        let damaged = |error: ParquetError| Error::corrupt(&path, error);
         let has_levels = column.column_descr().max_def_level() > 0;
-        Ok(Some(Pages { path, reader, width, has_levels, rows_left: group.rows() }))
+        // A reader that believes that nothing is compressed gives pages as they are.
+        let (column, zstd_limit) = match column.compression() {
+            Compression::ZSTD(_) => {
+                let limit = usize::try_from(column.uncompressed_size()).unwrap_or_default();
+                (&column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build().map_err(damaged)?, Some(limit))
+            }
+            _ => (column, None),
+        };
+        let reader = SerializedPageReader::new(Arc::new(fetched), column, group.rows(), None).map_err(damaged)?;
+        Ok(Some(Pages { path, reader, zstd_limit, width, has_levels, rows_left: group.rows(), dictionary: None }))
     }
 
     /// The leaf of a wanted column and the width of its values, where its pages can be taken as they are.
-    fn float_leaf(&self, group: &Group, place: usize) -> Option<(usize, usize)> {
-        let (physical, width) = match self.columns[place].column.data_type {
-            DataType::Scalar(Scalar::F32) => (PhysicalType::FLOAT, 4),
-            DataType::Scalar(Scalar::F64) => (PhysicalType::DOUBLE, 8),
-            _ => return None,
-        };
+    fn stored_leaf(&self, group: &Group, place: usize) -> Option<(usize, usize)> {
+        let wanted = &self.columns[place].column;
+        // Where these are null, they read as something else.
+        if matches!(wanted.role, Role::Reserved | Role::KnownTime) {
+            return None;
+        }
         let schema = group.footer.arrow.parquet_schema();
         let leaf = self.leaf(schema, place)?;
         let column = group.metadata().column(leaf);
         let descriptor = column.column_descr();
+        let stored = group.footer.arrow.schema().fields().get(schema.get_column_root_idx(leaf))?.data_type();
+        let (physical, width) = match (wanted.data_type, stored) {
+            (DataType::Scalar(Scalar::I32), ArrowType::Int32) => (PhysicalType::INT32, 4),
+            (DataType::Scalar(Scalar::I64), ArrowType::Int64) => (PhysicalType::INT64, 8),
+            (DataType::Scalar(Scalar::F32), ArrowType::Float32) => (PhysicalType::FLOAT, 4),
+            (DataType::Scalar(Scalar::F64), ArrowType::Float64) => (PhysicalType::DOUBLE, 8),
+            (DataType::Scalar(Scalar::Timestamp), ArrowType::Timestamp(TimeUnit::Microsecond, Some(zone))) if zone.as_ref() == UTC => {
+                (PhysicalType::INT64, 8)
+            }
+            _ => return None,
+        };
         let is_flat = schema.get_column_root(leaf).is_primitive() && descriptor.max_rep_level() == 0 && descriptor.max_def_level() <= 1;
-        let mut encodings = column.encodings();
-        let is_stored_whole = encodings.all(|encoding| matches!(encoding, Encoding::PLAIN | Encoding::BYTE_STREAM_SPLIT | Encoding::RLE));
-        let no_nulls = descriptor.max_def_level() == 0 || column.statistics().and_then(Statistics::null_count_opt) == Some(0);
-        let is_such = column.column_type() == physical && is_flat && no_nulls && is_stored_whole && column.dictionary_page_offset().is_none();
-        is_such.then_some((leaf, width))
+        let is_such = column.column_type() == physical;
+        let is_taken = column.encodings().all(|encoding| {
+            matches!(encoding, Encoding::PLAIN | Encoding::BYTE_STREAM_SPLIT | Encoding::RLE | Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY)
+        });
+        (is_flat && is_such && is_taken).then_some((leaf, width))
     }
 }
 
 impl Pages {
-    fn page(&mut self) -> Result<Option<FloatPage>> {
-        let damaged = |reason: &str| Error::corrupt(&self.path, reason);
-        if self.rows_left == 0 {
+    fn page(&mut self) -> Result<Option<StoredPage>> {
+        while self.rows_left > 0 {
+            let page = self.reader.get_next_page().map_err(|error| Error::corrupt(&self.path, error))?;
+            let stored = match page {
+                Some(Page::DictionaryPage { buf, num_values, encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY, .. }) => {
+                    let values = self.decompressed(buf, true)?;
+                    let is_whole = self.dictionary.is_none() && (num_values as usize).checked_mul(self.width) == Some(values.len());
+                    self.dictionary = Some(values).filter(|_| is_whole);
+                    match is_whole {
+                        true => continue,
+                        false => None,
+                    }
+                }
+                Some(Page::DataPage { buf, num_values, encoding, .. }) => self.first_version(buf, num_values as usize, encoding)?,
+                Some(page @ Page::DataPageV2 { .. }) => self.second_version(page)?,
+                Some(_) => None,
+                None => return Err(Error::corrupt(&self.path, "a column has fewer values than its row group has rows")),
+            };
+            let page = stored.ok_or_else(|| Error::corrupt(&self.path, "a page is not what its column's metadata and its own header say"))?;
+            self.rows_left -= page.rows;
+            return Ok(Some(page));
+        }
+        Ok(None)
+    }
+
+    /// A page that is compressed as a whole, its levels with their length first. `None` where it is not what it says, as in all that follow.
+    fn first_version(&self, page: Bytes, rows: usize, encoding: Encoding) -> Result<Option<StoredPage>> {
+        let page = self.decompressed(page, true)?;
+        let parts = || {
+            if !self.has_levels {
+                return Some((None, page));
+            }
+            let length = usize::try_from(u32::from_le_bytes(*page.first_chunk::<4>()?)).ok()?;
+            let end = length.checked_add(4).filter(|end| *end <= page.len())?;
+            Some((Some(self.presence(page.slice(4..end), rows)?), page.slice(end..)))
+        };
+        Ok(parts().and_then(|(presence, values)| self.stored(rows, encoding, presence, values)))
+    }
+
+    /// A page that says how long its levels are, which are not compressed.
+    fn second_version(&self, page: Page) -> Result<Option<StoredPage>> {
+        let Page::DataPageV2 { buf, num_values, encoding, num_nulls, def_levels_byte_len, rep_levels_byte_len, is_compressed, .. } = page else {
+            return Ok(None);
+        };
+        let (rows, nulls, before) = (num_values as usize, num_nulls as usize, rep_levels_byte_len as usize);
+        let Some(end) = before.checked_add(def_levels_byte_len as usize).filter(|end| *end <= buf.len()) else { return Ok(None) };
+        let presence = match self.has_levels && nulls > 0 {
+            true => match self.presence(buf.slice(before..end), rows) {
+                None => return Ok(None),
+                some => some,
+            },
+            false => None,
+        };
+        let present = presence.as_ref().map_or(rows, Presence::count);
+        if present.checked_add(nulls) != Some(rows) {
             return Ok(None);
         }
-        let page = self.reader.get_next_page().map_err(|error| Error::corrupt(&self.path, error))?;
-        let (buffer, rows, encoding, skipped) = match page {
-            Some(Page::DataPage { buf, num_values, encoding, .. }) => {
-                let skipped = if self.has_levels { 4 + levels(&buf).ok_or_else(|| damaged("a page ends in its levels"))? } else { 0 };
-                (buf, num_values, encoding, skipped)
-            }
-            Some(Page::DataPageV2 { buf, num_values, encoding, num_nulls: 0, def_levels_byte_len, rep_levels_byte_len, .. }) => {
-                (buf, num_values, encoding, def_levels_byte_len as usize + rep_levels_byte_len as usize)
-            }
-            Some(_) => return Err(damaged("a page is not what its column's metadata says")),
-            None => return Err(damaged("a column has fewer values than its row group has rows")),
-        };
-        let (rows, is_split) = (rows as usize, encoding == Encoding::BYTE_STREAM_SPLIT);
-        let is_whole = rows.checked_mul(self.width).and_then(|bytes| bytes.checked_add(skipped)) == Some(buffer.len());
-        if !is_whole || rows > self.rows_left || !(is_split || encoding == Encoding::PLAIN) {
-            return Err(damaged("a page is not as long as its values"));
+        let values = self.decompressed(buf.slice(end..), is_compressed)?;
+        Ok(self.stored(rows, encoding, presence, values))
+    }
+
+    fn decompressed(&self, page: Bytes, is_compressed: bool) -> Result<Bytes> {
+        match self.zstd_limit.filter(|_| is_compressed) {
+            Some(limit) => decompress(&page, limit).map_err(|error| Error::corrupt(&self.path, error)),
+            None => Ok(page),
         }
-        self.rows_left -= rows;
-        Ok(Some(FloatPage { rows, is_split, bytes: buffer.slice(skipped..) }))
+    }
+
+    /// Which rows of a page have a value.
+    fn presence(&self, levels: Bytes, rows: usize) -> Option<Presence> {
+        (rows <= self.rows_left).then(|| Presence::of(&Hybrid::parse(levels, 1, rows)?)).flatten()
+    }
+
+    fn stored(&self, rows: usize, encoding: Encoding, presence: Option<Presence>, values: Bytes) -> Option<StoredPage> {
+        if rows > self.rows_left {
+            return None;
+        }
+        let presence = presence.filter(|presence| presence.count() < rows);
+        let count = presence.as_ref().map_or(rows, Presence::count);
+        let is_whole = count.checked_mul(self.width) == Some(values.len());
+        let values = match encoding {
+            // A page of nulls may have nothing at all.
+            _ if count == 0 => StoredValues::Plain(Bytes::new()),
+            Encoding::PLAIN if is_whole => StoredValues::Plain(values),
+            Encoding::BYTE_STREAM_SPLIT if is_whole => StoredValues::Split(values),
+            Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
+                let places = Hybrid::parse(values.slice(1.min(values.len())..), *values.first()?, count)?;
+                StoredValues::Dictionary { dictionary: self.dictionary.clone()?, places }
+            }
+            _ => return None,
+        };
+        Some(StoredPage { rows, presence, values })
     }
 }
 
-/// How many bytes of definition levels follow the first four.
-fn levels(buffer: &Bytes) -> Option<usize> {
-    let length = buffer.first_chunk::<4>()?;
-    usize::try_from(u32::from_le_bytes(*length)).ok()
-}
-
 impl Iterator for Pages {
-    type Item = Result<FloatPage>;
+    type Item = Result<StoredPage>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let page = self.page().transpose();

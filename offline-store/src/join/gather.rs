@@ -22,7 +22,7 @@ use arrow::util::bit_util::{set_bit, unset_bit};
 
 use super::JoinError;
 use super::matching::Hit;
-use super::rows::FloatPage;
+use super::stored::{Presence, StoredPage, StoredValues};
 
 /// Arrow's `interleave` spells out the place of every item of every list, 16 bytes each, so long columns of lists are made in parts of so many rows.
 const LIST_ROWS: usize = 4_096;
@@ -97,12 +97,7 @@ impl Gathering {
     pub(super) fn take(&mut self, first: usize, column: &ArrayRef, hits: &[Hit]) -> Result<(), ArrowError> {
         let from = |hit: &Hit| hit.row as usize - first;
         if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
-            let matched = &self.matched;
-            let valid = self.valid.get_or_insert_with(|| {
-                let mut copy = MutableBuffer::new(matched.buffer().len());
-                copy.extend_from_slice(matched.buffer().as_slice());
-                copy
-            });
+            let valid = self.valid();
             for hit in hits.iter().filter(|hit| nulls.is_null(from(hit))) {
                 unset_bit(valid.as_slice_mut(), hit.out as usize);
             }
@@ -139,12 +134,40 @@ impl Gathering {
     }
 
     /// Takes a page that begins at `first` among the rows that are read; `hits` are those of it. Gives whether its values can be of this column.
-    pub(super) fn take_page(&mut self, first: usize, page: &FloatPage, hits: &[Hit]) -> bool {
+    pub(super) fn take_page(&mut self, first: usize, page: &StoredPage, hits: &[Hit]) -> bool {
+        let present = page.presence.as_ref().map(|presence| self.present(first, presence, hits));
+        // The row of a hit becomes the place of its value.
+        let (first, hits) = present.as_ref().map_or((first, hits), |present| (0, present.as_slice()));
         match &mut self.values {
+            Values::I32(out) => copy_page(out, i32::from_le_bytes, first, page, hits),
+            Values::I64(out) | Values::Time(out) => copy_page(out, i64::from_le_bytes, first, page, hits),
             Values::F32(out) => copy_page(out, f32::from_le_bytes, first, page, hits),
             Values::F64(out) => copy_page(out, f64::from_le_bytes, first, page, hits),
             _ => false,
         }
+    }
+
+    /// The hits of rows that have a value, each with the place of that; the others are null.
+    fn present(&mut self, first: usize, presence: &Presence, hits: &[Hit]) -> Vec<Hit> {
+        let valid = self.valid().as_slice_mut();
+        let mut present = Vec::with_capacity(hits.len());
+        for hit in hits {
+            match presence.place(hit.row as usize - first) {
+                Some(place) => present.push(Hit { row: place as u32, out: hit.out }),
+                None => unset_bit(valid, hit.out as usize),
+            }
+        }
+        present
+    }
+
+    /// The rows that matched and are not null, which from here on are not the same as those that matched.
+    fn valid(&mut self) -> &mut MutableBuffer {
+        let matched = &self.matched;
+        self.valid.get_or_insert_with(|| {
+            let mut copy = MutableBuffer::new(matched.buffer().len());
+            copy.extend_from_slice(matched.buffer().as_slice());
+            copy
+        })
     }
 
     pub(super) fn finish(self, data_type: DataType) -> Gathered {
@@ -183,23 +206,39 @@ fn copy<T: ArrowPrimitiveType>(out: &mut [T::Native], column: &ArrayRef, hits: &
     }
 }
 
-fn copy_page<T, const WIDTH: usize>(out: &mut [T], of: impl Fn([u8; WIDTH]) -> T, first: usize, page: &FloatPage, hits: &[Hit]) -> bool {
-    if page.bytes.len() != page.rows * WIDTH {
-        return false;
-    }
-    if page.is_split {
-        let streams: [&[u8]; WIDTH] = std::array::from_fn(|stream| &page.bytes[stream * page.rows..(stream + 1) * page.rows]);
-        for hit in hits {
-            let row = hit.row as usize - first;
-            out[hit.out as usize] = of(streams.map(|stream| stream[row]));
+fn copy_page<T, const WIDTH: usize>(out: &mut [T], of: impl Fn([u8; WIDTH]) -> T, first: usize, page: &StoredPage, hits: &[Hit]) -> bool {
+    let count = page.count();
+    let place = |hit: &Hit| hit.row as usize - first;
+    match &page.values {
+        StoredValues::Plain(bytes) => {
+            let (values, rest) = bytes.as_chunks::<WIDTH>();
+            let whole = values.len() == count && rest.is_empty();
+            for hit in hits.iter().filter(|_| whole) {
+                out[hit.out as usize] = of(values[place(hit)]);
+            }
+            whole
         }
-    } else {
-        let (values, _) = page.bytes.as_chunks::<WIDTH>();
-        for hit in hits {
-            out[hit.out as usize] = of(values[hit.row as usize - first]);
+        StoredValues::Split(bytes) if bytes.len() == count * WIDTH => {
+            let streams: [&[u8]; WIDTH] = std::array::from_fn(|stream| &bytes[stream * count..(stream + 1) * count]);
+            for hit in hits {
+                let place = place(hit);
+                out[hit.out as usize] = of(streams.map(|stream| stream[place]));
+            }
+            true
+        }
+        StoredValues::Split(_) => false,
+        StoredValues::Dictionary { dictionary, places } => {
+            let (values, _) = dictionary.as_chunks::<WIDTH>();
+            let mut places = places.cursor();
+            hits.iter().all(|hit| match places.get(place(hit)).and_then(|place| values.get(place as usize)) {
+                Some(value) => {
+                    out[hit.out as usize] = of(*value);
+                    true
+                }
+                None => false,
+            })
         }
     }
-    true
 }
 
 fn primitive<T: ArrowPrimitiveType>(values: Vec<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {

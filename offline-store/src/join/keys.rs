@@ -40,6 +40,7 @@ impl ChunkKeys {
         self.rows.is_some()
     }
 
+    #[inline]
     pub(super) fn known_at(&self, place: usize) -> i64 {
         self.known.as_ref().map_or(self.event[place], |known| known[place])
     }
@@ -95,16 +96,16 @@ fn group(plan: &ViewPlan, keys: ChunkKeys) -> Keys {
     for entity in 0..entities {
         starts[entity + 1] += starts[entity];
     }
-    let mut rows = vec![0_u32; starts[entities] as usize];
+    // Times lie beside their rows, so that ordering an entity looks at nothing else.
+    let mut rows = vec![(0_i64, 0_i64, 0_u32); starts[entities] as usize];
     let mut next = starts.clone();
     for run in &keys.runs {
         for row in run.start..run.end {
             let place = &mut next[run.entity as usize];
-            rows[*place as usize] = row;
+            rows[*place as usize] = (keys.event[row as usize], keys.known_at(row as usize), row);
             *place += 1;
         }
     }
-    let time = |row: u32| (keys.event[row as usize], keys.known_at(row as usize));
     let mut tied = false;
     let mut runs = Vec::new();
     for entity in 0..entities {
@@ -113,13 +114,15 @@ fn group(plan: &ViewPlan, keys: ChunkKeys) -> Keys {
             continue;
         }
         let of_entity = &mut rows[start as usize..end as usize];
-        if !of_entity.is_sorted_by_key(|row| time(*row)) {
-            of_entity.sort_by_key(|row| time(*row));
+        if !of_entity.is_sorted() {
+            of_entity.sort_unstable();
         }
-        tied |= of_entity.windows(2).any(|pair| time(pair[0]) == time(pair[1]));
+        tied |= of_entity.windows(2).any(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
         runs.push(Run { entity: entity as u32, start, end });
     }
-    let keys = keys.permuted(runs, rows);
+    let known = keys.known.as_ref().map(|_| rows.iter().map(|(_, known, _)| *known).collect::<Vec<_>>().into());
+    let event = rows.iter().map(|(event, ..)| *event).collect::<Vec<_>>().into();
+    let keys = ChunkKeys { runs, event, known, rows: Some(rows.into_iter().map(|(_, _, row)| keys.row(row as usize)).collect()) };
     if tied { Keys::TailNeeded(keys) } else { Keys::Ready(keys) }
 }
 
@@ -136,12 +139,12 @@ impl ChunkKeys {
 /// Orders rows that tie in event and known time by the rest of the total order.
 pub(super) fn order_ties(keys: &ChunkKeys, tail: &Tail) -> ChunkKeys {
     let mut places: Vec<u32> = (0..keys.event.len() as u32).collect();
+    let time = |place: &u32| (keys.event[*place as usize], keys.known_at(*place as usize));
     for run in &keys.runs {
         let of_entity = &mut places[run.start as usize..run.end as usize];
-        of_entity.sort_by_key(|place| {
-            let at = *place as usize;
-            (keys.event[at], keys.known_at(at), tail.of(keys.row(at)))
-        });
+        for tied in of_entity.chunk_by_mut(|a, b| time(a) == time(b)).filter(|tied| tied.len() > 1) {
+            tied.sort_by_key(|place| tail.of(keys.row(*place as usize)));
+        }
     }
     keys.permuted(keys.runs.clone(), places)
 }

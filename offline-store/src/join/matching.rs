@@ -1,13 +1,13 @@
 //! What each row of the spine matches in one view, chunk by chunk.
 //!
-//! Under `knowledge = spine` a row is seen from `max(event time, known time)` on, otherwise from its event time. So the candidates of a spine row that
-//! lie before its time are a prefix of its entity's rows in the order in which they come into sight, and the match is that prefix's last in the *total*
-//! order: one merge of two sorted runs with a running maximum. The maximum has the latest event time of the prefix, so if it is older than the lookback
-//! reaches, every candidate is.
+//! The candidates of a spine row in a run, an entity's rows of a chunk in their total order, are those that it sees: of an event time before its own and,
+//! under `knowledge = spine`, of a known time before its own. So the match is the last row that is seen, and what a spine row sees an earlier one of its
+//! entity sees no more than that. The spine rows are therefore taken from the latest to the earliest, and the run is walked backwards beside them: a row
+//! that one does not see is passed for good. The last row has the latest event time of those seen, so if it is older than the lookback reaches, all are.
 //!
-//! As prefixes only grow along an entity's times, so do their maxima. A run of a chunk therefore need not be held against spine rows that come after one
-//! whose best so far is later than all of the run; and chunks are taken from the latest to the earliest, so that rows in files of a stream that was
-//! appended for months are asked about once each, not once for each file.
+//! What is best so far comes no earlier along an entity's times. A run therefore need not be held against spine rows from the first on whose best so
+//! far is later than all of the run; and chunks are taken from the latest to the earliest, so that rows in files of a stream that was appended for months
+//! are asked about once each, not once for each file.
 //!
 //! Only event and known times are compared here. Where rows of several files tie in both, they are put down as [`Tie`]s, and arrival, source and position
 //! are read for those alone, at the end.
@@ -80,58 +80,37 @@ impl Matching {
     /// Takes a chunk; the caller takes those of later event times first.
     pub(super) fn add(&mut self, chunk: u32, keys: &ChunkKeys) {
         let plan = Arc::clone(&self.plan);
-        let mut sight = Sight::default();
         for run in &keys.runs {
-            match plan.options.knowledge {
-                Knowledge::Spine | Knowledge::Any if keys.known.is_none() => self.add_plain(chunk, keys, *run),
-                Knowledge::Any => self.add_plain(chunk, keys, *run),
-                _ => {
-                    sight.of(&plan, keys, *run);
-                    self.add_by_sight(chunk, keys, *run, &sight);
-                }
+            match (plan.options.knowledge, &keys.known) {
+                (Knowledge::Any, _) | (Knowledge::Spine, None) => self.add_run(chunk, keys, *run, |_, _| true),
+                (Knowledge::Spine, Some(known)) => self.add_run(chunk, keys, *run, |row, time| known[row] <= time),
+                (Knowledge::At(at), _) => self.add_run(chunk, keys, *run, |row, _| keys.known_at(row) <= at.micros()),
             }
         }
     }
 
-    /// Rows come into sight in the order in which they lie.
-    fn add_plain(&mut self, chunk: u32, keys: &ChunkKeys, run: Run) {
+    /// Takes an entity's rows; `known` says whether one was known to a spine row of a time, and one known to a time is known to all later ones.
+    fn add_run(&mut self, chunk: u32, keys: &ChunkKeys, run: Run, known: impl Fn(usize, i64) -> bool) {
         let plan = Arc::clone(&self.plan);
+        let (first, mut end) = (run.start as usize, run.end as usize);
+        let Some(last) = end.checked_sub(1).filter(|last| *last >= first).map(|last| keys.event[last]) else { return };
         let range = plan.timeline.rows.range(run.entity as usize);
-        let (events, strict) = (&keys.event[run.start as usize..run.end as usize], plan.options.strict);
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
-        let times = &plan.timeline.times[range.clone()];
-        let seen = |time: i64| if strict { time > *first } else { time >= *first };
-        let mut next = 0;
-        for (i, time) in times.iter().enumerate().skip_while(|(_, time)| !seen(**time)) {
-            let at = range.start + i;
-            if self.event[at] > *last {
+        let open = self.event[range.clone()].partition_point(|event| *event <= last);
+        let hits = self.hits[chunk as usize].len();
+        for at in (range.start..range.start + open).rev() {
+            let time = plan.timeline.times[at];
+            // Strictly before a time is at or before the microsecond before it; nothing is before the first.
+            let Some(until) = (if plan.options.strict { time.checked_sub(1) } else { Some(time) }) else { break };
+            while end > first && !(keys.event[end - 1] <= until && known(end - 1, time)) {
+                end -= 1;
+            }
+            if end == first {
                 break;
             }
-            while next < events.len() && if strict { events[next] < *time } else { events[next] <= *time } {
-                next += 1;
-            }
-            self.challenge(at, chunk, keys, run.start as usize + next - 1);
+            self.challenge(at, chunk, keys, end - 1);
         }
-    }
-
-    /// Rows come into sight by their known times too.
-    fn add_by_sight(&mut self, chunk: u32, keys: &ChunkKeys, run: Run, sight: &Sight) {
-        let plan = Arc::clone(&self.plan);
-        let range = plan.timeline.rows.range(run.entity as usize);
-        let (Some(first), last) = (sight.rows.first(), keys.event[run.end as usize - 1]) else { return };
-        let times = &plan.timeline.times[range.clone()];
-        let mut coming = sight.rows.iter().peekable();
-        let mut best = 0;
-        for (i, time) in times.iter().enumerate().skip_while(|(_, time)| **time < first.0) {
-            let at = range.start + i;
-            if self.event[at] > last {
-                break;
-            }
-            while let Some((_, row)) = coming.next_if(|(visible, _)| visible <= time) {
-                best = best.max(*row);
-            }
-            self.challenge(at, chunk, keys, best as usize);
-        }
+        // Hits come by row, which is how features are read.
+        self.hits[chunk as usize][hits..].reverse();
     }
 
     /// Holds a row against the best so far.
@@ -255,32 +234,6 @@ impl Contest {
             if new.0 > best.0 {
                 *best = new;
             }
-        }
-    }
-}
-
-/// The rows of a run in the order in which they come into sight, each with the time from which on it is seen.
-#[derive(Debug, Default)]
-struct Sight {
-    rows: Vec<(i64, u32)>,
-}
-
-impl Sight {
-    fn of(&mut self, plan: &ViewPlan, keys: &ChunkKeys, run: Run) {
-        let visible = |row: u32| {
-            let (event, known) = (keys.event[row as usize], keys.known_at(row as usize));
-            // Strictly before t is at or before the microsecond before t.
-            let from = if plan.options.strict { event.checked_add(1)? } else { event };
-            match plan.options.knowledge {
-                Knowledge::Spine => Some((from.max(known), row)),
-                Knowledge::Any => Some((from, row)),
-                Knowledge::At(time) => (known <= time.micros()).then_some((from, row)),
-            }
-        };
-        self.rows.clear();
-        self.rows.extend((run.start..run.end).filter_map(visible));
-        if !self.rows.is_sorted() {
-            self.rows.sort_unstable();
         }
     }
 }

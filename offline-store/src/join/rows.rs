@@ -12,9 +12,9 @@ use anabranch_core::definition::{Column, ViewLayout};
 use anabranch_core::{ErrorKind, Kinded, Timestamp};
 use arrow::array::ArrayRef;
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use super::entities::KeyHint;
+use super::stored::StoredPage;
 
 /// Which rows can matter. A provider may leave others out, and need not: the join judges each row itself.
 #[derive(Debug, Clone)]
@@ -60,19 +60,8 @@ pub struct ChunkInfo {
 /// Columns of a chunk as batches, one behind the other: an array for each column asked for.
 pub type ColumnReader = Box<dyn Iterator<Item = Result<Vec<ArrayRef>, ScanError>> + Send>;
 
-/// Values of a float column as they are stored, none of them null.
-#[derive(Debug, Clone)]
-pub struct FloatPage {
-    /// How many there are.
-    pub rows: usize,
-    /// Whether the first bytes of all values come first, then the second ones, and so on.
-    pub is_split: bool,
-    /// The values, little-endian.
-    pub bytes: Bytes,
-}
-
 /// Pages of a column, one behind the other.
-pub type PageReader = Box<dyn Iterator<Item = Result<FloatPage, ScanError>> + Send>;
+pub type PageReader = Box<dyn Iterator<Item = Result<StoredPage, ScanError>> + Send>;
 
 /// Rows that can be read column by column.
 #[async_trait]
@@ -90,8 +79,8 @@ pub trait Chunk: fmt::Debug + Send + Sync + 'static {
     /// Whatever stands in the way.
     async fn read(&self, columns: &[usize], rows: Option<&[Range<usize>]>, batch_rows: usize) -> Result<ColumnReader, ScanError>;
 
-    /// Fetches an `f32` or `f64` column whose values lie in its pages one like the other, so that those that are wanted can be taken from there. `None`
-    /// where it is another type, or stored in another way: then it is to be read.
+    /// Fetches a column of numbers or times whose values lie in its pages one like the other, so that those that are wanted can be taken from there.
+    /// `None` where it is another type, or stored in another way: then it is to be read.
     ///
     /// # Errors
     /// Whatever stands in the way.

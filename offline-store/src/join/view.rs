@@ -350,7 +350,7 @@ fn fill_from_pages(plan: &ViewPlan, reader: PageReader, hits: &[Hit], columns: &
         let page = page.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
         let (first, hits) = coming.take(page.rows);
         if !columns.iter_mut().all(|column| column.take_page(first, &page, hits)) {
-            return Err(keys::wrong(plan, "a page holds values of another type".to_owned()));
+            return Err(keys::wrong(plan, "a page holds values of another type, or fewer than it says".to_owned()));
         }
     }
     coming.end(plan)
