@@ -8,7 +8,7 @@ use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
 use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
-use anabranch_online_store::{EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore, RedisConfig, RedisOnlineStore};
+use anabranch_online_store::{CqlConfig, CqlOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, OnlineStore, RedisConfig, RedisOnlineStore};
 use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
     CommitId, LeaseOptions, MetadataStore, PostgresMetadata, RealFiles, Repository, RepositoryOptions, Resolver, SqliteMetadata, local_objects_on,
@@ -152,6 +152,12 @@ async fn online_store(
             let database = format!("{:032x}", metadata.incarnation().await?);
             let redis = RedisConfig { prefix: format!("{}:{name}:{}", redis.prefix, &database[..12]), ..redis.clone() };
             Arc::new(RedisOnlineStore::open(&redis, ids).await?)
+        }
+        OnlineBackend::Cql => {
+            // As above.
+            let database = format!("{:032x}", metadata.incarnation().await?);
+            let cql = CqlConfig { prefix: format!("{}_{}", config.online.cql.prefix, &database[..12]), ..config.online.cql.clone() };
+            Arc::new(CqlOnlineStore::open(&cql, ids).await?)
         }
     })
 }
