@@ -148,6 +148,123 @@ impl RedisConfig {
     }
 }
 
+/// Settings of the store on a server that speaks CQL: Cassandra or Scylla.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CqlConfig {
+    /// Some of the nodes, `host:port[,host:port…]`; the others are learnt from them.
+    pub contact_points: String,
+    /// The keyspace: a letter, then letters, digits and `_`, all lower case. It is made where it is not there.
+    pub keyspace: String,
+    /// What the names of the tables begin with, in the characters of a keyspace.
+    pub prefix: String,
+    /// On how many nodes of each data centre a row lies, where the keyspace is made.
+    pub replication_factor: u8,
+    /// The data centre that rows are written to and read from; empty where there is one.
+    pub datacenter: String,
+    /// How many nodes answer before a call returns.
+    pub consistency: CqlConsistency,
+    /// The user; empty without authentication.
+    pub user: String,
+    /// The user's password.
+    pub password: Password,
+    /// How long a lookup may take.
+    pub lookup_timeout_ms: u64,
+    /// How long a write, or one round of anything else, may take.
+    pub timeout_ms: u64,
+}
+
+/// How many replicas answer before a call returns. Fewer would not do: a read must see the writes that returned before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CqlConsistency {
+    /// Most replicas of all data centres.
+    Quorum,
+    /// Most replicas of one data centre.
+    LocalQuorum,
+}
+
+/// A password. Its `Debug` does not show it.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Default for CqlConfig {
+    fn default() -> Self {
+        Self {
+            contact_points: "127.0.0.1:9042".to_owned(),
+            keyspace: "anabranch".to_owned(),
+            prefix: "online".to_owned(),
+            replication_factor: 3,
+            datacenter: String::new(),
+            consistency: CqlConsistency::Quorum,
+            user: String::new(),
+            password: Password::default(),
+            lookup_timeout_ms: 1_000,
+            timeout_ms: 10_000,
+        }
+    }
+}
+
+impl CqlConfig {
+    /// Checks every setting against its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first that is out of it.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |setting, reason: &str| Err(Error::Config { setting, reason: reason.to_owned() });
+        let is_name = |name: &str, longest| {
+            (1..=longest).contains(&name.len())
+                && name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        self.hosts()?;
+        if !is_name(&self.keyspace, 48) {
+            return refuse("cql.keyspace", "it must be a letter and up to 47 letters, digits and _, all lower case");
+        }
+        if !is_name(&self.prefix, 40) {
+            return refuse("cql.prefix", "it must be a letter and up to 39 letters, digits and _, all lower case");
+        }
+        if !(1..=64).contains(&self.replication_factor) {
+            return refuse("cql.replication_factor", "it must be 1 to 64");
+        }
+        if !self.datacenter.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+            return refuse("cql.datacenter", "it must be letters, digits and _ - .");
+        }
+        if self.consistency == CqlConsistency::LocalQuorum && self.datacenter.is_empty() {
+            return refuse("cql.datacenter", "it is empty, and cql.consistency is local_quorum: say which data centre is meant");
+        }
+        if self.user.is_empty() && !self.password.0.is_empty() {
+            return refuse("cql.user", "it is empty, and there is a password");
+        }
+        if self.lookup_timeout_ms == 0 {
+            return refuse("cql.lookup_timeout_ms", "0 is less than 1");
+        }
+        if self.timeout_ms < self.lookup_timeout_ms {
+            return refuse("cql.timeout_ms", "it is less than lookup_timeout_ms");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn hosts(&self) -> Result<Vec<String>> {
+        let hosts: Vec<_> = self.contact_points.split(',').map(|host| host.trim().to_owned()).collect();
+        let is_host = |host: &String| {
+            host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && !name.contains(['/', '@']) && port.parse::<u16>().is_ok())
+        };
+        if hosts.iter().all(is_host) {
+            return Ok(hosts);
+        }
+        let reason = "write HOST:PORT, and further nodes as ,HOST:PORT (TLS is not supported; user and password are settings of their own)";
+        Err(Error::Config { setting: "cql.contact_points", reason: reason.to_owned() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +295,32 @@ mod tests {
         ] {
             assert!(wrong.validate().unwrap_err().to_string().contains(setting));
         }
+    }
+
+    #[test]
+    fn settings_of_the_store_on_cql_are_checked_and_its_password_is_not_shown() {
+        let fine = CqlConfig { user: "ada".to_owned(), password: Password("secret".to_owned()), ..CqlConfig::default() };
+        fine.validate().unwrap();
+        assert!(!format!("{fine:?}").contains("secret"));
+        assert_eq!(CqlConfig { contact_points: "h1:1, h2:2".to_owned(), ..fine.clone() }.hosts().unwrap(), ["h1:1", "h2:2"]);
+        for (setting, wrong) in [
+            ("cql.contact_points", CqlConfig { contact_points: "h".to_owned(), ..fine.clone() }),
+            ("cql.contact_points", CqlConfig { contact_points: "https://h:1".to_owned(), ..fine.clone() }),
+            ("cql.contact_points", CqlConfig { contact_points: "ada:secret@h:1".to_owned(), ..fine.clone() }),
+            ("cql.keyspace", CqlConfig { keyspace: "Feature Store".to_owned(), ..fine.clone() }),
+            ("cql.prefix", CqlConfig { prefix: "1st".to_owned(), ..fine.clone() }),
+            ("cql.prefix", CqlConfig { prefix: "p".repeat(41), ..fine.clone() }),
+            ("cql.replication_factor", CqlConfig { replication_factor: 0, ..fine.clone() }),
+            ("cql.datacenter", CqlConfig { datacenter: "a'b".to_owned(), ..fine.clone() }),
+            ("cql.datacenter", CqlConfig { consistency: CqlConsistency::LocalQuorum, ..fine.clone() }),
+            ("cql.user", CqlConfig { user: String::new(), ..fine.clone() }),
+            ("cql.lookup_timeout_ms", CqlConfig { lookup_timeout_ms: 0, ..fine.clone() }),
+            ("cql.timeout_ms", CqlConfig { timeout_ms: 1, ..fine.clone() }),
+        ] {
+            let error = wrong.validate().unwrap_err().to_string();
+            assert!(error.contains(setting) && !error.contains("secret"), "{setting}: {error}");
+        }
+        let one = serde_json::from_str::<CqlConfig>(r#"{"consistency": "one"}"#).unwrap_err().to_string();
+        assert!(one.contains("quorum"), "{one}");
     }
 }

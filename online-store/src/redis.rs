@@ -46,11 +46,12 @@ use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 
+use crate::call::Call;
 use crate::store::check_commit;
 use crate::{Cursor, Error, Incarnation, OnlineStore, Page, ReadGroup, RedisConfig, Result, Write};
 use cluster::{Cluster, Command, Topology};
 use keys::{Keys, Marker, field};
-use peer::{Call, Lane, Peer};
+use peer::{Lane, Peer};
 
 /// Rows, and about how many of their bytes, that go out before an answer is waited for; twice that is under way.
 const CHUNK_ROWS: usize = 2_048;
@@ -343,20 +344,8 @@ impl Walk {
     }
 }
 
-/// Cuts rows into parts of bounded number and size.
 fn chunks(rows: &[Write]) -> Vec<&[Write]> {
-    let (mut chunks, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (i, row) in rows.iter().enumerate() {
-        let more = row.key.as_bytes().len() + row.row.len();
-        if i > start && (i - start == CHUNK_ROWS || bytes + more > CHUNK_BYTES) {
-            chunks.push(&rows[start..i]);
-            (start, bytes) = (i, 0);
-        }
-        bytes += more;
-    }
-    chunks.push(&rows[start..]);
-    chunks.retain(|chunk| !chunk.is_empty());
-    chunks
+    Write::chunks(rows, CHUNK_ROWS, CHUNK_BYTES)
 }
 
 #[cfg(test)]

@@ -76,8 +76,7 @@ impl<'a> PackedRow<'a> {
 
     /// When the row was true.
     pub fn event_time(&self) -> Timestamp {
-        let word = self.bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        Timestamp((word ^ (1 << 63)) as i64)
+        event_time_of(self.bytes)
     }
 
     /// Whether the row says that the entity has no features as of its event time.
@@ -94,6 +93,12 @@ impl<'a> PackedRow<'a> {
     fn body(&self) -> &'a [u8] {
         &self.bytes[HEADER..]
     }
+}
+
+/// The event time that a row's order begins with.
+pub(crate) fn event_time_of(row: &[u8]) -> Timestamp {
+    let word = row.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    Timestamp((word ^ (1 << 63)) as i64)
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ pub trait OnlineStore: Send + Sync + fmt::Debug + 'static {
     /// call that reached the store found, so that asking costs nothing; after [`OnlineStore::sync`] it is the store's own.
     async fn incarnation(&self) -> Result<Incarnation>;
 
-    /// Forgets a generation: first the commit that it answers for, then its rows. Nobody may write to it meanwhile. After a crash it is repeated.
+    /// Forgets a generation: first the commit that it answers for, then its rows. Nobody may write to it meanwhile or later: a generation is a number that
+    /// is given once, and what a store does with rows of one that was dropped is its own. After a crash it is repeated.
     async fn drop_generation(&self, generation: Generation) -> Result<()>;
 
     /// Up to `limit` rows of a generation, from where the cursor of the page before stands; for audits.
@@ -132,6 +133,22 @@ impl Write {
         }
         limit("an entity key's number of bytes", self.key.as_bytes().len(), MAX_KEY_BYTES)?;
         limit("a packed row's number of bytes", self.row.len(), MAX_ROW_BYTES)
+    }
+
+    /// Cuts rows into parts of bounded number and size; a row that is larger is a part of its own.
+    pub(crate) fn chunks(rows: &[Self], most_rows: usize, most_bytes: usize) -> Vec<&[Self]> {
+        let (mut chunks, mut start, mut bytes) = (Vec::new(), 0, 0);
+        for (i, row) in rows.iter().enumerate() {
+            let more = row.key.as_bytes().len() + row.row.len();
+            if i > start && (i - start == most_rows || bytes + more > most_bytes) {
+                chunks.push(&rows[start..i]);
+                (start, bytes) = (i, 0);
+            }
+            bytes += more;
+        }
+        chunks.push(&rows[start..]);
+        chunks.retain(|chunk| !chunk.is_empty());
+        chunks
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anabranch_core::Span;
 use anabranch_offline_store::engine::EngineKind;
-use anabranch_online_store::RedisConfig;
+use anabranch_online_store::{CqlConfig, RedisConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -118,6 +118,8 @@ pub struct OnlineConfig {
     pub cache_staleness: Span,
     /// The store on Redis.
     pub redis: RedisConfig,
+    /// The store on a cluster that speaks CQL.
+    pub cql: CqlConfig,
 }
 
 /// Where the online store is.
@@ -128,6 +130,8 @@ pub enum OnlineBackend {
     Embedded,
     /// On Redis.
     Redis,
+    /// On Cassandra or Scylla.
+    Cql,
 }
 
 /// Where joins and queries run.
@@ -258,6 +262,7 @@ impl Default for OnlineConfig {
             cache_bytes: 128 << 20,
             cache_staleness: Span::seconds(1),
             redis: RedisConfig::default(),
+            cql: CqlConfig::default(),
         }
     }
 }
@@ -381,6 +386,10 @@ impl Config {
             return refuse("online.cache_staleness", "is over a minute: 0s sees what other servers write at once and caches nothing");
         }
         self.online.redis.validate().map_err(|error| Error::Config(format!("online: {error}")))?;
+        self.online.cql.validate().map_err(|error| Error::Config(format!("online: {error}")))?;
+        if self.online.cql.prefix.len() > 24 {
+            return refuse("online.cql.prefix", "is longer than 24 characters: the names of tables have little room");
+        }
         let scheduler = &self.engine.scheduler;
         if self.engine.kind == EngineKind::Ballista && scheduler.is_empty() {
             return refuse("engine.scheduler", "is empty, and engine.kind is ballista: give the host and port of the scheduler");
@@ -520,6 +529,25 @@ mod tests {
         let config = Config::load(None, environment, &env(&[("online.redis.lookup_timeout_ms", "50")])).unwrap();
         assert_eq!((config.online.backend, config.online.redis.lookup_timeout_ms), (OnlineBackend::Redis, 50));
         assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn the_store_on_cql_is_chosen_by_flags_and_environment_and_its_password_is_not_shown() {
+        let environment = [
+            ("ANABRANCH_ONLINE_BACKEND", "cql"),
+            ("ANABRANCH_ONLINE_CQL_CONTACT_POINTS", "h1:1,h2:2"),
+            ("ANABRANCH_ONLINE_CQL_USER", "ada"),
+            ("ANABRANCH_ONLINE_CQL_PASSWORD", "secret"),
+        ];
+        let flags = [("online.cql.consistency", "local_quorum"), ("online.cql.datacenter", "dc1"), ("online.cql.replication_factor", "5")];
+        let config = Config::load(None, env(&environment), &env(&flags)).unwrap();
+        assert_eq!((config.online.backend, &*config.online.cql.contact_points), (OnlineBackend::Cql, "h1:1,h2:2"));
+        assert_eq!((&*config.online.cql.datacenter, config.online.cql.replication_factor), ("dc1", 5));
+        assert!(!format!("{config:?}").contains("secret"));
+        let said = |flag| Config::load(None, [], &env(&[flag])).unwrap_err().to_string();
+        assert!(said(("online.cql.consistency", "one")).contains("local_quorum"));
+        assert!(said(("online.cql.contact_points", "h")).contains("HOST:PORT"));
+        assert!(said(("online.cql.prefix", "a_prefix_of_25_characters")).contains("24"));
     }
 
     #[test]

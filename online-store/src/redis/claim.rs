@@ -27,7 +27,8 @@ use futures::future::join_all;
 
 use super::cluster::{Cluster, Topology};
 use super::keys::{Marker, Root};
-use super::peer::{Call, Lane, Peer, bytes};
+use super::peer::{Lane, Peer, bytes};
+use crate::call::Call;
 use crate::{Incarnation, Result};
 
 const SWAP: &str = include_str!("swap.lua");

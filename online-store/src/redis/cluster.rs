@@ -16,7 +16,8 @@ use futures::future::join_all;
 use tokio::sync::Mutex;
 
 use super::keys::{Keys, SLOTS, slot_of};
-use super::peer::{Call, Lane, Peer, bytes, refused, text};
+use super::peer::{Lane, Peer, bytes, refused, text};
+use crate::call::Call;
 use crate::config::RedisUrlParts;
 use crate::{Error, Incarnation, Result};
 

@@ -5,13 +5,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
-use tokio::time::{Instant, timeout_at};
 
+use crate::call::Call;
 use crate::config::RedisUrlParts;
 use crate::{Error, Result};
 
@@ -27,31 +26,6 @@ pub(super) enum Lane {
     Lookups,
     /// For all else.
     Writes,
-}
-
-/// How long a call may take, and what it does.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Call {
-    pub(super) doing: &'static str,
-    limit: Duration,
-    deadline: Instant,
-}
-
-impl Call {
-    pub(super) fn new(doing: &'static str, limit_ms: u64) -> Self {
-        let limit = Duration::from_millis(limit_ms);
-        Self { doing, limit, deadline: Instant::now() + limit }
-    }
-
-    /// Waits as long as the call may take.
-    pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        let late = |_| Error::Timeout { doing: self.doing, limit_ms: self.limit.as_millis() as u64 };
-        timeout_at(self.deadline, work).await.map_err(late)
-    }
-
-    pub(super) fn failed(&self, source: impl Into<crate::error::Cause>) -> Error {
-        Error::Storage { doing: self.doing, source: source.into() }
-    }
 }
 
 /// What a process is, as far as it concerns what may be lost with it.

@@ -10,7 +10,8 @@ use anabranch_ingest::wal::WalOptions;
 use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
 use anabranch_online_store::{
-    CachedOnlineStore, CoalescingOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore, RedisConfig, RedisOnlineStore,
+    CachedOnlineStore, CoalescingOnlineStore, CqlConfig, CqlOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore, RedisConfig,
+    RedisOnlineStore,
 };
 use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
@@ -193,6 +194,12 @@ async fn online_store(
             let database = format!("{:032x}", metadata.incarnation().await?);
             let redis = RedisConfig { prefix: format!("{}:{name}:{}", redis.prefix, &database[..12]), ..redis.clone() };
             Arc::new(RedisOnlineStore::open(&redis, ids).await?)
+        }
+        OnlineBackend::Cql => {
+            // As above.
+            let database = format!("{:032x}", metadata.incarnation().await?);
+            let cql = CqlConfig { prefix: format!("{}_{}", config.online.cql.prefix, &database[..12]), ..config.online.cql.clone() };
+            Arc::new(CqlOnlineStore::open(&cql, ids).await?)
         }
     })
 }

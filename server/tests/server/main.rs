@@ -5,6 +5,7 @@
 mod authorisation;
 mod bulk;
 mod compaction;
+mod cql;
 mod datasets;
 mod feast;
 mod fetching;
