@@ -10,8 +10,8 @@ use anabranch_ingest::wal::WalOptions;
 use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
 use anabranch_online_store::{
-    CachedOnlineStore, CoalescingOnlineStore, CqlConfig, CqlOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore, RedisConfig,
-    RedisOnlineStore,
+    CachedOnlineStore, CoalescingOnlineStore, CqlConfig, CqlOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore,
+    RedisConfig, RedisOnlineStore,
 };
 use anabranch_registry::FeatureResolver;
 use anabranch_versioning::{
