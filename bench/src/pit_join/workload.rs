@@ -163,7 +163,8 @@ impl Files {
     pub(super) fn of(&self, runner: Runner) -> anyhow::Result<Vec<PathBuf>> {
         let mut found = vec![self.spine()];
         match runner.tables() {
-            Some(tables) => all(&self.folder.join(tables), &mut found)?,
+            // Beside them lies the metadata database, whose log comes and goes.
+            Some(tables) => all(&self.folder.join(tables).join("objects"), &mut found)?,
             None => found.extend((0..self.size.views).map(|view| self.view(view))),
         }
         Ok(found)
