@@ -53,6 +53,7 @@ use std::time::Duration;
 use anabranch_core::{EntityKey, Generation, Ids};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::FutureExt;
 use tokio::sync::Mutex;
 
 use crate::call::Call;
@@ -71,8 +72,9 @@ const MOST_BYTES: usize = (16 << 20) - (64 << 10);
 const AT_A_TIME: usize = 128;
 /// Rows of one page of a walk.
 const WALK: usize = 1_000;
-/// How often what a generation answers for may change under the hands of whoever changes it.
+/// How often what is changed, or prepared, may change under the hands of whoever does it.
 const ROUNDS: usize = 16;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// Keeps rows on a cluster that speaks CQL.
 pub struct CqlOnlineStore {
@@ -107,7 +109,8 @@ impl CqlOnlineStore {
     }
 
     fn limit_of_looking(&self) -> Duration {
-        claim::limit_of_looking(self.config.timeout_ms)
+        // So that a node that does not answer leaves time for the rest.
+        Duration::from_millis((self.config.timeout_ms / 8).max(1))
     }
 
     fn current(&self) -> Option<Arc<Link>> {
@@ -129,15 +132,31 @@ impl CqlOnlineStore {
         if let Some(before) = before.as_ref().filter(|before| Some(before.version) != seen) {
             return Ok(Arc::clone(before));
         }
+        let version = before.as_ref().map_or(0, |before| before.version) + 1;
+        let limit = Duration::from_millis(self.config.timeout_ms);
         let making = async {
-            let mut link = Link::connect(&self.config, call, Duration::from_millis(self.config.timeout_ms)).await?;
-            link.version = before.as_ref().map_or(0, |before| before.version) + 1;
-            link.claim(&*self.ids, self.limit_of_looking(), call).await.map_err(Trouble::into_error)?;
-            Ok::<_, Error>(Arc::new(link))
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                // Where others make tables meanwhile, statements are forgotten as soon as they are prepared, and the driver's wait for an agreed schema may
+                // hang. All of it may be repeated.
+                match tokio::time::timeout(limit / 3, self.make(version, limit, call).boxed()).await {
+                    Ok(Err(Trouble::Stale(_))) if tries < ROUNDS => tokio::time::sleep(BETWEEN_TRIES).await,
+                    Ok(made) => return made.map_err(Trouble::into_error),
+                    Err(_) => {}
+                }
+            }
         };
         let link = call.within(making).await??;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&link));
         Ok(link)
+    }
+
+    async fn make(&self, version: u64, limit: Duration, call: &Call) -> Attempt<Arc<Link>> {
+        let mut link = Link::connect(&self.config, call, limit).await?;
+        link.version = version;
+        link.claim(&*self.ids, self.limit_of_looking(), call).await?;
+        Ok(Arc::new(link))
     }
 
     /// Works with the link, and once more with the next one where it was the link that failed.

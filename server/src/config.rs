@@ -447,6 +447,8 @@ fn setting_of<'a>(variable: &str, settings: &'a [(String, Value)]) -> Result<Opt
 /// Sets a dotted name to a value that is read as its default's type.
 fn set(table: &mut Table, path: &str, text: &str, origin: &str) -> Result<()> {
     let value = match text.parse::<i64>() {
+        // A password of digits is a text.
+        _ if matches!(path, "online.cql.user" | "online.cql.password") => Value::String(text.to_owned()),
         Ok(number) => Value::Integer(number),
         Err(_) if text == "true" || text == "false" => Value::Boolean(text == "true"),
         Err(_) if path == "repositories" => Value::Array(text.split(',').map(|name| Value::String(name.trim().to_owned())).collect()),
@@ -544,6 +546,8 @@ mod tests {
         assert_eq!((config.online.backend, &*config.online.cql.contact_points), (OnlineBackend::Cql, "h1:1,h2:2"));
         assert_eq!((&*config.online.cql.datacenter, config.online.cql.replication_factor), ("dc1", 5));
         assert!(!format!("{config:?}").contains("secret"));
+        let digits = env(&[("ANABRANCH_ONLINE_CQL_USER", "7"), ("ANABRANCH_ONLINE_CQL_PASSWORD", "0077")]);
+        assert_eq!(Config::load(None, digits, &[]).unwrap().online.cql.password.0, "0077");
         let said = |flag| Config::load(None, [], &env(&[flag])).unwrap_err().to_string();
         assert!(said(("online.cql.consistency", "one")).contains("local_quorum"));
         assert!(said(("online.cql.contact_points", "h")).contains("HOST:PORT"));

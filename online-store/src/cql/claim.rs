@@ -92,11 +92,6 @@ fn is_lost(before: &Marker, now: &Marker, replicated: bool) -> bool {
     before.incarnation == now.incarnation && before.start != now.start && !before.durable && !replicated
 }
 
-/// Spends a part of a call's limit on asking nodes, so that one that does not answer leaves time for the rest.
-pub(super) fn limit_of_looking(timeout_ms: u64) -> Duration {
-    Duration::from_millis((timeout_ms / 4).max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

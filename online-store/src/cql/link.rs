@@ -92,7 +92,7 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// Connects, makes what is not there and prepares the statements. Nothing is verified yet.
-    pub(super) async fn connect(config: &CqlConfig, call: &Call, limit: Duration) -> Result<Self> {
+    pub(super) async fn connect(config: &CqlConfig, call: &Call, limit: Duration) -> Attempt<Self> {
         let mut builder = SessionBuilder::new().known_nodes(config.hosts()?).connection_timeout(limit);
         builder = builder.keepalive_interval(KEEPALIVE).keepalive_timeout(KEEPALIVE).keyspaces_to_fetch([&config.keyspace]);
         if !config.user.is_empty() {
@@ -112,7 +112,7 @@ impl Link {
         let session =
             session.map_err(|error| Error::Storage { doing: "connect to CQL", source: format!("{}: {error}", config.contact_points).into() })?;
         let replicated = ensure_tables(&session, config, call).await?;
-        let statements = Statements::prepare(&session, config).await.map_err(|error| call.failed(error))?;
+        let statements = Statements::prepare(&session, config).await.map_err(|error| Trouble::Stale(call.failed(error)))?;
         Ok(Self { version: 0, incarnation: Incarnation(0), nodes: HashMap::new(), replicated, session, statements })
     }
 

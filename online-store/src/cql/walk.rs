@@ -128,7 +128,7 @@ mod tests {
         while let Some(next) = walk.behind() {
             assert_eq!(next.start, walk.end() + 1);
             (walk, ranges) = (next, ranges + 1);
-            if ranges % 3 == 0 {
+            if ranges < 10 && ranges % 3 == 0 {
                 walk = walk.narrower().unwrap();
             }
         }
