@@ -17,7 +17,8 @@ use std::path::PathBuf;
 
 use anabranch_client::{Client, ClientConfig};
 use anabranch_online_store::testkit::redis::{TestRedis, VOLATILE};
-use anyhow::{Context as _, bail};
+use anabranch_server::Config;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -140,12 +141,18 @@ fn settings(options: &Options, redis: Option<&TestRedis>) -> anyhow::Result<Vec<
             settings.push(("online.backend".to_owned(), "redis".to_owned()));
             settings.extend(redis.map(|redis| ("online.redis.url".to_owned(), format!("redis://{}", redis.address()))));
         }
-        (Backend::Cql, _) => bail!("this build has no online store on CQL: take embedded or redis"),
+        (Backend::Cql, _) => {
+            let address = options.cql.as_deref().context("--backend cql needs a server: give --cql HOST:PORT")?;
+            settings.push(("online.backend".to_owned(), "cql".to_owned()));
+            settings.push(("online.cql.contact_points".to_owned(), address.to_owned()));
+        }
     }
     for setting in &options.settings {
         let (name, value) = setting.split_once('=').with_context(|| format!("--set {setting}: write NAME=VALUE"))?;
         settings.push((name.to_owned(), value.to_owned()));
     }
+    // Said here, what is wrong with them is not lost among what the server logs.
+    Config::load(None, [], &settings)?;
     Ok(settings)
 }
 
