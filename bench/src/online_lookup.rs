@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use anabranch_client::{Client, ClientConfig};
 use anabranch_online_store::testkit::redis::{TestRedis, VOLATILE};
 use anabranch_server::Config;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2 << 30)]
     memory_bytes: u64,
     /// Requests a second of the open loop, for batches of 1, 10, 100 and 4096 entities.
-    #[arg(long, value_delimiter = ',', num_args = 4, default_values_t = [10_000, 5_000, 1_000, 20])]
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 5_000, 1_000, 20])]
     rates: Vec<u64>,
     /// Seconds of each loop.
     #[arg(long, default_value_t = 8)]
@@ -108,6 +108,7 @@ struct Bench<'a> {
 /// Runs the scenario.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("online-lookup", options)?;
+    ensure!(options.rates.len() == BATCHES.len(), "--rates needs {} numbers, such as 10000,5000,1000,20", BATCHES.len());
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder)?;
     let redis = (options.backend == Backend::Redis).then(|| TestRedis::start(VOLATILE));
@@ -134,7 +135,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
 
 /// The settings of the server.
 fn settings(options: &Options, redis: Option<&TestRedis>) -> anyhow::Result<Vec<(String, String)>> {
-    let mut settings = vec![("online.memory_bytes".to_owned(), options.memory_bytes.to_string())];
+    // Without a cache above another store, so that every lookup goes there; `--set` gives it one.
+    let mut settings = vec![("online.memory_bytes".to_owned(), options.memory_bytes.to_string()), ("online.cache_bytes".to_owned(), "0".to_owned())];
     match (options.backend, redis) {
         (Backend::Embedded, _) => {}
         (Backend::Redis, redis) => {
