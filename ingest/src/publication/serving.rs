@@ -194,7 +194,10 @@ impl Publisher {
     /// Whether anything of a branch is being filled, or asked to be.
     pub(crate) async fn is_filling(&self, line: &Line) -> Result<bool> {
         let records = self.generations.all(Some(line.branch)).await?;
-        Ok(line.served().is_none() || records.iter().any(|(_, record)| record.next.is_some()))
+        // Looked at after the records: a switch is recorded first, and lookups are answered by it a moment later.
+        let Some(served) = line.served() else { return Ok(true) };
+        let answers = |generation: Generation| served.views.values().any(|view| view.generation == generation);
+        Ok(records.iter().any(|(_, record)| record.next.is_some() || record.current.is_some_and(|current| !answers(current))))
     }
 
     /// How a branch is served.
