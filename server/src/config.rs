@@ -107,7 +107,7 @@ pub struct OnlineConfig {
     /// Where it is.
     pub backend: OnlineBackend,
     /// The store that is to take its place, while what is online moves there.
-    pub next: Option<OnlineBackend>,
+    pub next: NextBackend,
     /// How much memory the embedded store may use.
     pub memory_bytes: u64,
     /// How often it is looked whether some rows of history are online; 0 for never.
@@ -120,6 +120,32 @@ pub struct OnlineConfig {
     pub redis: RedisConfig,
     /// The store on a cluster that speaks CQL.
     pub cql: CqlConfig,
+}
+
+/// Where what is online moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NextBackend {
+    /// Nowhere.
+    None,
+    /// To the data folder.
+    Embedded,
+    /// To Redis.
+    Redis,
+    /// To a cluster that speaks CQL.
+    Cql,
+}
+
+impl NextBackend {
+    /// The store to move to.
+    pub const fn backend(self) -> Option<OnlineBackend> {
+        match self {
+            Self::None => None,
+            Self::Embedded => Some(OnlineBackend::Embedded),
+            Self::Redis => Some(OnlineBackend::Redis),
+            Self::Cql => Some(OnlineBackend::Cql),
+        }
+    }
 }
 
 /// Where the online store is.
@@ -256,7 +282,7 @@ impl Default for OnlineConfig {
     fn default() -> Self {
         Self {
             backend: OnlineBackend::Embedded,
-            next: None,
+            next: NextBackend::None,
             memory_bytes: 256 << 20,
             sample_every: Span::seconds(30),
             cache_bytes: 128 << 20,
@@ -378,6 +404,9 @@ impl Config {
         }
         if !(Span::seconds(1)..=Span::seconds(300)).contains(&self.metadata.lease_ttl) {
             return refuse("metadata.lease_ttl", "is not between 1s and 5m");
+        }
+        if self.online.next.backend() == Some(self.online.backend) {
+            return refuse("online.next", "is the store that is served already");
         }
         if self.online.cache_bytes > 0 && self.online.cache_bytes < 1 << 20 {
             return refuse("online.cache_bytes", "is less than 1 MiB: give more, or 0 for no cache");
@@ -510,6 +539,7 @@ mod tests {
         assert!(said(Config::load(None, [], &env(&[("listen", "0.0.0.0:7420")]))).contains("until authentication comes"));
         assert!(said(Config::load(None, [], &env(&[("log.level", "anabranch=loud")]))).contains("log.level"));
         assert!(said(Config::load(None, [], &env(&[("online.cache_bytes", "1000")]))).contains("online.cache_bytes"));
+        assert!(said(Config::load(None, [], &env(&[("online.next", "embedded")]))).contains("online.next"));
         assert!(said(Config::load(None, [], &env(&[("online.cache_staleness", "2m")]))).contains("online.cache_staleness"));
         assert!(said(Config::load(None, [], &env(&[("ingest.commit_every", "soon")]))).contains("soon"));
         let odd = said(Config::load(None, [], &env(&[("metadata.store", "mysql://ada:secret@h/db")])));

@@ -65,7 +65,7 @@ impl Repo {
         let (repository, options) = (Arc::clone(&versions), OfflineStoreOptions::default());
         let offline = OfflineStore::new(repository, objects, locations, Arc::clone(&clock), ids.clone(), options);
         let online = online_store(config.online.backend, name, folder, config, versions.metadata().as_ref(), ids.clone()).await?;
-        let (online, moving) = match config.online.next {
+        let (online, moving) = match config.online.next.backend() {
             None => (online, None),
             Some(next) => {
                 let next = online_store(next, name, folder, config, versions.metadata().as_ref(), ids.clone()).await?;

@@ -52,7 +52,7 @@ impl Scope {
         let moving = self.repo.moving.as_ref().ok_or_else(none)?;
         if moving.has_moved() {
             return Err(Error::Precondition(
-                "it has moved already: name the new store as online.backend in the settings, and no online.next".to_owned(),
+                "it has moved already: name the new store as online.backend in the settings, and none as online.next".to_owned(),
             ));
         }
         Ok(self.repo.ingest.move_online(moving, cut_over).await?)
