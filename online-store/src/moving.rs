@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn it_keeps_the_laws_while_it_follows() {
         let (serving, _, moving) = two();
         moving.follow();
