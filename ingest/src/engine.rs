@@ -224,7 +224,7 @@ impl Ingest {
         self.check_name(&branch).await?;
         self.0.context.publisher.serve(&branch).await?;
         let line = self.line(&branch.name).await?;
-        Ok(self.0.context.publisher.status(&line))
+        self.0.context.publisher.status(&line).await
     }
 
     /// Serves a branch no longer, and frees what it has online.
@@ -246,7 +246,7 @@ impl Ingest {
     pub async fn rebuild(&self, branch: &str, rebuild: &Rebuild) -> Result<ServedBranch> {
         let line = self.line(branch).await?;
         self.0.context.publisher.ask_for_rebuild(&line, rebuild).await?;
-        Ok(self.0.context.publisher.status(&line))
+        self.0.context.publisher.status(&line).await
     }
 
     /// Moves what is online to the other of two stores, which ingest was opened with; or, without `cut_over`, copies and compares only.
@@ -282,20 +282,17 @@ impl Ingest {
     }
 
     /// How each branch is served, by name.
-    pub fn serving(&self) -> Vec<ServedBranch> {
-        let publisher = &self.0.context.publisher;
-        let mut branches: Vec<_> = publisher.lines().iter().map(|line| publisher.status(line)).collect();
-        branches.sort_by(|a, b| a.branch.cmp(&b.branch));
-        branches
-    }
-
-    /// Whether a rebuild or fill of a branch is under way, or asked for.
     ///
     /// # Errors
-    /// [`Error::NotServed`]; the metadata store's.
-    pub async fn is_filling(&self, branch: &str) -> Result<bool> {
-        let line = self.line(branch).await?;
-        self.0.context.publisher.is_filling(&line).await
+    /// The metadata store's.
+    pub async fn serving(&self) -> Result<Vec<ServedBranch>> {
+        let publisher = &self.0.context.publisher;
+        let mut branches = Vec::new();
+        for line in publisher.lines() {
+            branches.push(publisher.status(&line).await?);
+        }
+        branches.sort_by(|a, b| a.branch.cmp(&b.branch));
+        Ok(branches)
     }
 
     /// Publishes whatever the served branches have and the online store has not, as after head moves that ingest did not make.

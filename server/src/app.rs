@@ -48,7 +48,7 @@ pub(crate) use merges::{MergeOptions, Merged, Replay, ReplayOptions, ResetOption
 pub(crate) use objects::{PutObjects, Wanted};
 pub(crate) use online::{Keys, Looked, LookupRequest};
 pub(crate) use repo::Repo;
-pub(crate) use serving::{Serving, sample_always};
+pub(crate) use serving::sample_always;
 pub(crate) use tables::{CompactRequest, compact_in_background};
 pub(crate) use upkeep::upkeep_hourly;
 pub(crate) use uploads::Spool;

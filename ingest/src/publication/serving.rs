@@ -36,6 +36,8 @@ pub struct ServedBranch {
     pub commit: Option<CommitId>,
     /// Its views by name; those that are served, or being filled.
     pub views: Vec<ServedViewStatus>,
+    /// Whether a fill or rebuild is under way, or asked for.
+    pub filling: bool,
 }
 
 /// How a view is served.
@@ -191,17 +193,10 @@ impl Publisher {
         }
     }
 
-    /// Whether anything of a branch is being filled, or asked to be.
-    pub(crate) async fn is_filling(&self, line: &Line) -> Result<bool> {
-        let records = self.generations.all(Some(line.branch)).await?;
-        // Looked at after the records: a switch is recorded first, and lookups are answered by it a moment later.
-        let Some(served) = line.served() else { return Ok(true) };
-        let answers = |generation: Generation| served.views.values().any(|view| view.generation == generation);
-        Ok(records.iter().any(|(_, record)| record.next.is_some() || record.current.is_some_and(|current| !answers(current))))
-    }
-
     /// How a branch is served.
-    pub(crate) fn status(&self, line: &Line) -> ServedBranch {
+    pub(crate) async fn status(&self, line: &Line) -> Result<ServedBranch> {
+        // What is served is looked at after the records: a switch is recorded first, and lookups are answered by it a moment later.
+        let records = self.generations.all(Some(line.branch)).await?;
         let served = line.served();
         let mut views: Vec<ServedViewStatus> = Vec::new();
         for (name, view) in served.iter().flat_map(|served| served.views.iter()) {
@@ -213,6 +208,9 @@ impl Publisher {
                 None => views.push(ServedViewStatus { view: name, generation: None, fill: Some(fill) }),
             }
         }
-        ServedBranch { branch: line.name(), commit: served.map(|served| served.commit), views }
+        let answers = |generation: Generation| views.iter().any(|view| view.generation == Some(generation));
+        let waits = |record: &Record| record.next.is_some() || record.current.is_some_and(|current| !answers(current));
+        let filling = served.is_none() || records.iter().any(|(_, record)| waits(record));
+        Ok(ServedBranch { branch: line.name(), commit: served.map(|served| served.commit), views, filling })
     }
 }

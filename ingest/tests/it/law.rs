@@ -128,7 +128,7 @@ async fn run(steps: Vec<Step>, wal: &std::path::Path) {
             }
         }
     }
-    for served in world.ingest.serving() {
+    for served in world.ingest.serving().await.unwrap() {
         world.wait_filled(&served.branch).await;
     }
     world.check_law().await;

@@ -46,7 +46,7 @@ async fn a_branch_is_served_on_request_followed_and_freed() {
     world.wait_filled("fix").await;
     world.ingest.wait_visible(&pushed.token, Visibility::Online, LONG).await.unwrap();
     world.check_law().await;
-    assert_eq!(world.ingest.serving().iter().map(|served| served.branch.as_str()).collect::<Vec<_>>(), ["fix", "main"]);
+    assert_eq!(world.ingest.serving().await.unwrap().iter().map(|served| served.branch.as_str()).collect::<Vec<_>>(), ["fix", "main"]);
     // It is followed: by what is pushed, merged and reset; and `main` is another.
     push_on(&world, "fix", weather("JFK", 4, 4.0, 4)).await;
     world.push_through("fares", r#"{"origin":"JFK","carrier":1,"day":1,"told":1,"fare":1.5,"n":1}"#).await;
@@ -128,7 +128,11 @@ async fn a_rebuild_goes_on_after_a_restart_and_keeps_to_its_rate() {
     // At one row a second it is not done before the restart.
     world.ingest.rebuild("main", &Rebuild { views: vec!["weather".into()], rows_per_second: Some(1) }).await.unwrap();
     let told = async {
-        while !world.ingest.serving()[0].views.iter().any(|view| view.fill.as_ref().is_some_and(|fill| fill.rows_per_second == Some(1))) {
+        while !world.ingest.serving().await.unwrap()[0]
+            .views
+            .iter()
+            .any(|view| view.fill.as_ref().is_some_and(|fill| fill.rows_per_second == Some(1)))
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -137,7 +141,7 @@ async fn a_rebuild_goes_on_after_a_restart_and_keeps_to_its_rate() {
     let world = world.restart().await;
     world.ingest.publish().await.unwrap();
     assert_eq!(generations(&world, "main").await, before);
-    assert!(world.ingest.is_filling("main").await.unwrap());
+    assert!(world.ingest.serving().await.unwrap()[0].filling);
     // A reset takes rows away that the rebuild has written: it begins anew, and as fast as it can, for the move waits for it.
     let head = world.head().await;
     world.push_through("weather", weather("a1", 100, 1.0, 100)).await;

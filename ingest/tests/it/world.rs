@@ -220,7 +220,7 @@ impl World {
 
     /// The law of the two stores on `main` and every other branch that is served, see [`World::check_law_of`].
     pub(crate) async fn check_law(&self) {
-        for served in self.ingest.serving() {
+        for served in self.ingest.serving().await.unwrap() {
             self.check_law_of(&served.branch).await;
         }
     }
@@ -228,7 +228,7 @@ impl World {
     /// Waits until a branch is filled.
     pub(crate) async fn wait_filled(&self, branch: &str) {
         let filled = async {
-            while self.ingest.is_filling(branch).await.unwrap() {
+            while self.ingest.serving().await.unwrap().iter().any(|served| served.branch == branch && served.filling) {
                 tokio::task::yield_now().await;
             }
         };

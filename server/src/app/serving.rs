@@ -10,29 +10,15 @@ use super::{App, Scope};
 use crate::error::{Error, Result};
 use crate::metrics::RepositoryLabels;
 
-/// A branch that is served, and whether it is being filled.
-#[derive(Debug)]
-pub(crate) struct Serving {
-    pub(crate) branch: ServedBranch,
-    pub(crate) filling: bool,
-}
-
 impl Scope {
     /// How branches are served.
-    pub(crate) async fn serving(&self) -> Result<Vec<Serving>> {
-        let mut all = Vec::new();
-        for branch in self.repo.ingest.serving() {
-            // A branch that was deleted meanwhile is not served any more.
-            let Ok(filling) = self.repo.ingest.is_filling(&branch.branch).await else { continue };
-            all.push(Serving { branch, filling });
-        }
-        Ok(all)
+    pub(crate) async fn serving(&self) -> Result<Vec<ServedBranch>> {
+        Ok(self.repo.ingest.serving().await?)
     }
 
     /// Serves the scope's branch from now on.
-    pub(crate) async fn serve(&self) -> Result<Serving> {
-        let branch = self.repo.ingest.serve(&self.branch_name().await?).await?;
-        self.of(branch).await
+    pub(crate) async fn serve(&self) -> Result<ServedBranch> {
+        Ok(self.repo.ingest.serve(&self.branch_name().await?).await?)
     }
 
     /// Serves the scope's branch no longer.
@@ -41,9 +27,8 @@ impl Scope {
     }
 
     /// Begins to rebuild what is online of the scope's branch.
-    pub(crate) async fn rebuild(&self, rebuild: Rebuild) -> Result<Serving> {
-        let branch = self.repo.ingest.rebuild(&self.branch_name().await?, &rebuild).await?;
-        self.of(branch).await
+    pub(crate) async fn rebuild(&self, rebuild: Rebuild) -> Result<ServedBranch> {
+        Ok(self.repo.ingest.rebuild(&self.branch_name().await?, &rebuild).await?)
     }
 
     /// Moves what is online of every branch to the store that the settings name as the next one; or copies and compares only.
@@ -61,11 +46,6 @@ impl Scope {
     /// Compares what is online of the scope's branch with its history.
     pub(crate) async fn audit(&self, request: AuditRequest) -> Result<Vec<ViewAudit>> {
         Ok(self.repo.ingest.audit(&self.branch_name().await?, &request).await?)
-    }
-
-    async fn of(&self, branch: ServedBranch) -> Result<Serving> {
-        let filling = self.repo.ingest.is_filling(&branch.branch).await?;
-        Ok(Serving { branch, filling })
     }
 }
 

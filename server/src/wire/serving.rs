@@ -1,15 +1,12 @@
 //! What is served online.
 
-use anabranch_ingest::{FillProgress, ServedViewStatus, ViewAudit};
+use anabranch_ingest::{FillProgress, ServedBranch, ServedViewStatus, ViewAudit};
 use anabranch_proto::v1;
 use serde_json::{Value as Json, json};
 
-use crate::app::Serving;
-
-pub(crate) fn served(serving: Serving) -> v1::ServedBranch {
-    let Serving { branch, filling } = serving;
+pub(crate) fn served(branch: ServedBranch) -> v1::ServedBranch {
     let commit = branch.commit.map(|commit| commit.to_string()).unwrap_or_default();
-    v1::ServedBranch { branch: branch.branch, commit, views: branch.views.into_iter().map(view).collect(), filling }
+    v1::ServedBranch { branch: branch.branch, commit, views: branch.views.into_iter().map(view).collect(), filling: branch.filling }
 }
 
 fn view(view: ServedViewStatus) -> v1::ServedView {
@@ -22,8 +19,8 @@ fn view(view: ServedViewStatus) -> v1::ServedView {
     v1::ServedView { view: view.view, generation: view.generation.map_or(0, |generation| generation.0), fill: view.fill.map(fill) }
 }
 
-pub(crate) fn served_json(serving: Serving) -> Json {
-    let v1::ServedBranch { branch, commit, views, filling } = served(serving);
+pub(crate) fn served_json(served_branch: ServedBranch) -> Json {
+    let v1::ServedBranch { branch, commit, views, filling } = served(served_branch);
     let fill = |fill: v1::FillProgress| json!({"rows_done": fill.rows_done, "rows": fill.rows, "rows_per_second": fill.rows_per_second});
     let view = |view: v1::ServedView| json!({"view": view.view, "generation": view.generation, "fill": view.fill.map(fill)});
     json!({"branch": branch, "commit": commit, "views": views.into_iter().map(view).collect::<Vec<_>>(), "filling": filling})
