@@ -22,17 +22,27 @@ const GRPC_STATUS: &str = "grpc-status";
 const UNKNOWN: &str = "unknown";
 
 /// The middleware.
-pub(crate) async fn boundary(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let caller = Caller::of(&request);
-    request.extensions_mut().insert(caller);
+pub(crate) async fn boundary(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let face = Face::of(&request);
     let method = Method::of(face, &request);
-    let method = method.as_str();
+    passed(&app, face, method.as_str(), request, |request| next.run(request)).await
+}
+
+/// The same around any handler.
+pub(crate) async fn passed<F: Future<Output = Response>>(
+    app: &App,
+    face: Face,
+    method: &str,
+    mut request: Request,
+    run: impl FnOnce(Request) -> F,
+) -> Response {
+    let caller = Caller::of(&request);
+    request.extensions_mut().insert(caller);
     let span = tracing::debug_span!("request", face = face.name(), method);
     #[expect(clippy::disallowed_methods, reason = "a real duration is measured")]
     let start = std::time::Instant::now();
     app.metrics().requests_in_flight.inc();
-    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+    let outcome = AssertUnwindSafe(run(request)).catch_unwind().instrument(span).await;
     app.metrics().requests_in_flight.dec();
     let response = match outcome {
         Ok(response) => face.limited(response, app.config().limits.push_bytes as u64),
@@ -49,7 +59,7 @@ pub(crate) async fn boundary(State(app): State<Arc<App>>, mut request: Request, 
 
 /// How a caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Face {
+pub(crate) enum Face {
     Grpc,
     Flight,
     Http,

@@ -2,6 +2,7 @@
 //! joins, which they must see under the same names.
 
 use anabranch_offline_store::engine::process;
+use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::LogConfig;
@@ -14,7 +15,11 @@ pub use anabranch_offline_store::engine::process::{ExecutorOptions, SchedulerOpt
 ///
 /// # Errors
 /// What keeps it from listening.
-pub async fn scheduler(options: &SchedulerOptions, log: &LogConfig) -> Result<()> {
+pub fn scheduler<'a>(options: &'a SchedulerOptions, log: &'a LogConfig) -> BoxFuture<'a, Result<()>> {
+    Box::pin(schedule(options, log))
+}
+
+async fn schedule(options: &SchedulerOptions, log: &LogConfig) -> Result<()> {
     logging::init(log)?;
     let listening = Error::io("listening for signals");
     let mut terminate = signal(SignalKind::terminate()).map_err(listening)?;
@@ -30,7 +35,11 @@ pub async fn scheduler(options: &SchedulerOptions, log: &LogConfig) -> Result<()
 ///
 /// # Errors
 /// What keeps it from listening, or from reaching its scheduler.
-pub async fn executor(options: &ExecutorOptions, log: &LogConfig) -> Result<()> {
+pub fn executor<'a>(options: &'a ExecutorOptions, log: &'a LogConfig) -> BoxFuture<'a, Result<()>> {
+    Box::pin(execute(options, log))
+}
+
+async fn execute(options: &ExecutorOptions, log: &LogConfig) -> Result<()> {
     logging::init(log)?;
     tracing::info!(address = %options.listen, scheduler = options.scheduler, version = env!("CARGO_PKG_VERSION"), "executing");
     Ok(process::run_executor(options).await?)

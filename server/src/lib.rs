@@ -16,6 +16,7 @@ mod flight;
 mod folder;
 mod grpc;
 pub mod http;
+mod lanes;
 mod logging;
 pub mod maintenance;
 pub mod metrics;

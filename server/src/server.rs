@@ -6,21 +6,22 @@
 //!   -> remove server.json -> unlock
 //! ```
 //!
+//! What is called from other crates is boxed: the body of an `async fn` is compiled again by each crate that awaits it, and with it all that it awaits.
+//!
 //! The port is bound before recovery, so that one that is taken is told at once; connections wait until the server is ready. A crash at any point leaves
 //! what the next start recovers from.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::{Clock, SystemClock};
+use axum::Router;
 use axum::middleware::from_fn_with_state;
+use futures::future::{BoxFuture, LocalBoxFuture};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
 use crate::app::{compact_in_background, sample_always, upkeep_hourly};
 use crate::auth::{AllowLoopback, Authorizer};
@@ -28,16 +29,17 @@ use crate::boundary::boundary;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::folder::DataFolder;
-use crate::{App, flight, grpc, http, logging};
-
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+use crate::{App, flight, grpc, http, lanes, logging};
 
 /// Runs a server until it is told to end by a signal or, where it is private, its last user has gone.
 ///
 /// # Errors
 /// What keeps it from starting, or from closing in good order.
-pub async fn serve(config: Config) -> Result<()> {
+pub fn serve(config: Config) -> LocalBoxFuture<'static, Result<()>> {
+    Box::pin(serve_until_told(config))
+}
+
+async fn serve_until_told(config: Config) -> Result<()> {
     logging::init(&config.log)?;
     let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
     let mut running = Server::start(config).await?;
@@ -67,15 +69,19 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Config`], [`Error::Locked`], [`Error::Io`] where the address is taken, or what recovery met.
-    pub async fn start(config: Config) -> Result<RunningServer> {
-        Self::start_with(config, Arc::new(AllowLoopback), Arc::new(SystemClock)).await
+    pub fn start(config: Config) -> LocalBoxFuture<'static, Result<RunningServer>> {
+        Self::start_with(config, Arc::new(AllowLoopback), Arc::new(SystemClock))
     }
 
     /// Starts a server with an authoriser and a clock.
     ///
     /// # Errors
     /// As [`Server::start`].
-    pub async fn start_with(config: Config, authorizer: Arc<dyn Authorizer>, clock: Arc<dyn Clock>) -> Result<RunningServer> {
+    pub fn start_with(config: Config, authorizer: Arc<dyn Authorizer>, clock: Arc<dyn Clock>) -> LocalBoxFuture<'static, Result<RunningServer>> {
+        Box::pin(Self::started(config, authorizer, clock))
+    }
+
+    async fn started(config: Config, authorizer: Arc<dyn Authorizer>, clock: Arc<dyn Clock>) -> Result<RunningServer> {
         config.validate()?;
         let folder = DataFolder::open(&config.data)?;
         let listener = TcpListener::bind(config.listen).await.map_err(Error::io(format!("listening on {}", config.listen)))?;
@@ -87,23 +93,16 @@ impl Server {
         tokio::spawn(upkeep_hourly(Arc::clone(&app)));
         tokio::spawn(compact_in_background(Arc::clone(&app)));
         tokio::spawn(sample_always(Arc::clone(&app)));
-        let task = tokio::spawn(listen(Arc::clone(&app), listener));
+        let task = tokio::spawn(lanes::serve(Arc::clone(&app), listener, faces(&app)));
         Ok(RunningServer { app, address, task })
     }
 }
 
-/// Serves all faces until the app is closing and every request is answered.
-fn listen(app: Arc<App>, listener: TcpListener) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send {
-    let closing = app.closing().clone().cancelled_owned();
-    let router = grpc::routes(&app).add_service(flight::service(&app)).into_axum_router();
-    let router = router.merge(http::routes(&app)).fallback(http::nowhere).method_not_allowed_fallback(http::nowhere);
-    let router = router.layer(from_fn_with_state(app, boundary));
-    tonic::transport::Server::builder()
-        .accept_http1(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), closing)
+/// Every face behind the boundary.
+fn faces(app: &Arc<App>) -> Router {
+    let router = grpc::routes(app).add_service(flight::service(app)).into_axum_router();
+    let router = router.merge(http::routes(app)).fallback(http::nowhere).method_not_allowed_fallback(http::nowhere);
+    router.layer(from_fn_with_state(Arc::clone(app), boundary))
 }
 
 /// A server that answers.
@@ -111,7 +110,7 @@ fn listen(app: Arc<App>, listener: TcpListener) -> impl Future<Output = Result<(
 pub struct RunningServer {
     app: Arc<App>,
     address: SocketAddr,
-    task: JoinHandle<Result<(), tonic::transport::Error>>,
+    task: JoinHandle<Result<()>>,
 }
 
 impl RunningServer {
@@ -149,11 +148,9 @@ impl RunningServer {
 
     /// Returns when the task has ended.
     async fn served(&mut self) -> Result<()> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) };
         match (&mut self.task).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failed(error.into())),
-            Err(error) => Err(failed(error.into())),
+            Ok(result) => result,
+            Err(error) => Err(Error::Io { what: "serving".to_owned(), source: std::io::Error::other(error) }),
         }
     }
 
@@ -161,7 +158,11 @@ impl RunningServer {
     ///
     /// # Errors
     /// What kept it from closing in good order; nothing acknowledged is lost by that.
-    pub async fn shutdown(mut self) -> Result<()> {
+    pub fn shutdown(self) -> BoxFuture<'static, Result<()>> {
+        Box::pin(self.shut_down())
+    }
+
+    async fn shut_down(mut self) -> Result<()> {
         self.app.closing().cancel();
         let drain = Duration::from_micros(u64::try_from(self.app.config().drain.micros()).unwrap_or_default());
         let drained = match self.task.is_finished() {

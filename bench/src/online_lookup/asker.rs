@@ -1,7 +1,9 @@
 //! Who asks for vectors over a wire, a request at a time, on the thread that waits for the answer.
 
+use std::cell::OnceCell;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anabranch_client::{Client, OnlineFeatures, OnlineQuery};
@@ -11,13 +13,23 @@ use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch};
 use arrow::datatypes::Float64Type;
 use serde_json::Value as Json;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use super::data::SERVICE;
 
 /// Asks for the vectors of entities.
 pub(super) trait Asker {
-    /// Asks; every value must be there.
-    fn ask(&mut self, keys: &[i64]) -> anyhow::Result<()>;
+    /// Sends a question, on a connection where none is under way.
+    fn send(&mut self, keys: &[i64]) -> anyhow::Result<()>;
+
+    /// Waits for the answer; every value must be there.
+    fn receive(&mut self) -> anyhow::Result<()>;
+
+    /// Asks and waits.
+    fn ask(&mut self, keys: &[i64]) -> anyhow::Result<()> {
+        self.send(keys)?;
+        self.receive()
+    }
 
     /// The values, feature by feature, by name.
     fn values(&mut self, keys: &[i64]) -> anyhow::Result<Vec<(String, Vec<f64>)>>;
@@ -43,35 +55,57 @@ impl Wire {
     }
 }
 
+/// All connections of a thread share its runtime, so that waiting for one answer takes in those of the others.
 struct Grpc {
-    runtime: Runtime,
+    runtime: Rc<Runtime>,
     client: Client,
-    query: OnlineQuery,
+    query: Arc<OnlineQuery>,
+    under_way: Option<JoinHandle<anyhow::Result<OnlineFeatures>>>,
+}
+
+thread_local! {
+    static RUNTIME: OnceCell<Rc<Runtime>> = const { OnceCell::new() };
 }
 
 impl Grpc {
     fn connect(address: &str) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = runtime.block_on(Client::connect(address))?;
-        Ok(Self { runtime, client, query: OnlineQuery::new(Selection::Service(SERVICE.to_owned())) })
+        let made = RUNTIME.with(|runtime| match runtime.get() {
+            Some(runtime) => anyhow::Ok(Rc::clone(runtime)),
+            None => {
+                let made = Rc::new(tokio::runtime::Builder::new_current_thread().enable_all().build()?);
+                Ok(Rc::clone(runtime.get_or_init(|| made)))
+            }
+        })?;
+        let client = made.block_on(Client::connect(address))?;
+        Ok(Self { runtime: made, client, query: Arc::new(OnlineQuery::new(Selection::Service(SERVICE.to_owned()))), under_way: None })
     }
 
-    fn found(&self, keys: &[i64]) -> anyhow::Result<OnlineFeatures> {
-        let column = Arc::new(Int64Array::from(keys.to_vec())) as ArrayRef;
-        let rows = RecordBatch::try_from_iter([("entity", column)])?;
-        let found = self.runtime.block_on(self.client.get_online_features(&self.query, &rows))?;
-        ensure!(found.status_bytes().iter().all(|status| *status == 1) && found.batch.num_rows() == keys.len(), "a value is missing");
-        Ok(found)
+    fn found(&mut self) -> anyhow::Result<OnlineFeatures> {
+        let under_way = self.under_way.take().context("nothing was asked")?;
+        self.runtime.block_on(under_way)?
     }
 }
 
 impl Asker for Grpc {
-    fn ask(&mut self, keys: &[i64]) -> anyhow::Result<()> {
-        self.found(keys).map(|_| ())
+    fn send(&mut self, keys: &[i64]) -> anyhow::Result<()> {
+        let column = Arc::new(Int64Array::from(keys.to_vec())) as ArrayRef;
+        let rows = RecordBatch::try_from_iter([("entity", column)])?;
+        let (client, query) = (self.client.clone(), Arc::clone(&self.query));
+        self.under_way = Some(self.runtime.spawn(async move {
+            let found = client.get_online_features(&query, &rows).await?;
+            ensure!(found.status_bytes().iter().all(|status| *status == 1) && found.batch.num_rows() == rows.num_rows(), "a value is missing");
+            Ok(found)
+        }));
+        Ok(())
+    }
+
+    fn receive(&mut self) -> anyhow::Result<()> {
+        self.found().map(|_| ())
     }
 
     fn values(&mut self, keys: &[i64]) -> anyhow::Result<Vec<(String, Vec<f64>)>> {
-        let batch = self.found(keys)?.batch;
+        self.send(keys)?;
+        let batch = self.found()?.batch;
         let column = |(field, column): (&Arc<arrow::datatypes::Field>, &ArrayRef)| {
             let values = column.as_primitive_opt::<Float64Type>().context("a column is not of f64")?;
             Ok((field.name().clone(), values.values().to_vec()))
@@ -87,17 +121,24 @@ struct Http {
     stream: TcpStream,
     request: Vec<u8>,
     reply: Vec<u8>,
+    chunk: Box<[u8]>,
 }
 
 impl Http {
     fn connect(wire: Wire, address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { wire, address: address.to_owned(), stream, request: Vec::new(), reply: Vec::with_capacity(1 << 16) })
+        Ok(Self {
+            wire,
+            address: address.to_owned(),
+            stream,
+            request: Vec::new(),
+            reply: Vec::with_capacity(1 << 16),
+            chunk: vec![0; 1 << 16].into(),
+        })
     }
 
-    /// Sends the question; the body of the answer lies where it says.
-    fn call(&mut self, keys: &[i64]) -> anyhow::Result<&[u8]> {
+    fn write(&mut self, keys: &[i64]) -> anyhow::Result<()> {
         let (path, before) = match self.wire {
             Wire::Feast => ("/get-online-features", format!("{{\"feature_service\":\"{SERVICE}\",\"entities\":{{\"entity\":[")),
             Wire::Json | Wire::Grpc => ("/v1/online-features", format!("{{\"service\":\"{SERVICE}\",\"keys\":{{\"entity\":[")),
@@ -112,18 +153,17 @@ impl Http {
         let head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n", self.address);
         self.request.extend(head.into_bytes());
         self.request.extend(body);
-        self.stream.write_all(&self.request)?;
-        self.receive()
+        Ok(self.stream.write_all(&self.request)?)
     }
 
-    fn receive(&mut self) -> anyhow::Result<&[u8]> {
+    /// The body of the answer.
+    fn body(&mut self) -> anyhow::Result<&[u8]> {
         self.reply.clear();
-        let mut chunk = [0; 1 << 16];
         let (mut head, mut end) = (0, usize::MAX);
         while self.reply.len() < end {
-            let read = self.stream.read(&mut chunk)?;
+            let read = self.stream.read(&mut self.chunk)?;
             ensure!(read > 0, "the server hung up");
-            self.reply.extend_from_slice(&chunk[..read]);
+            self.reply.extend_from_slice(&self.chunk[..read]);
             if end == usize::MAX
                 && let Some(place) = self.reply.windows(4).position(|window| window == b"\r\n\r\n")
             {
@@ -139,13 +179,18 @@ impl Http {
 }
 
 impl Asker for Http {
-    fn ask(&mut self, keys: &[i64]) -> anyhow::Result<()> {
-        self.call(keys).map(|_| ())
+    fn send(&mut self, keys: &[i64]) -> anyhow::Result<()> {
+        self.write(keys)
+    }
+
+    fn receive(&mut self) -> anyhow::Result<()> {
+        self.body().map(|_| ())
     }
 
     fn values(&mut self, keys: &[i64]) -> anyhow::Result<Vec<(String, Vec<f64>)>> {
         let wire = self.wire;
-        let answer: Json = serde_json::from_slice(self.call(keys)?)?;
+        self.write(keys)?;
+        let answer: Json = serde_json::from_slice(self.body()?)?;
         let list = |json: &Json| json.as_array().cloned().context("the answer has another shape");
         let (names, columns) = match wire {
             Wire::Feast => (list(&answer["metadata"]["feature_names"])?, list(&answer["results"])?),

@@ -1,4 +1,7 @@
-//! The load: threads, each with a connection and one request in flight.
+//! The load: connections, each with one request in flight.
+//!
+//! In the open loop every connection has a thread, which sleeps until a request's appointed time. In the closed loop few threads have many connections each
+//! and go round: they take a connection's answer and ask again. So what is measured is the server more than the switching between threads of the load.
 
 use std::sync::Barrier;
 use std::sync::OnceLock;
@@ -13,6 +16,9 @@ use crate::report::now;
 
 /// Requests of each connection before time is taken.
 const WARM_UP: usize = 20;
+
+/// Threads of the closed loop.
+const THREADS: usize = 2;
 
 /// Connects.
 pub(super) type Make<'a> = dyn Fn() -> anyhow::Result<Box<dyn Asker>> + Sync + 'a;
@@ -44,44 +50,76 @@ impl Load<'_> {
     /// So many requests a second, each measured from its appointed time. What falls back without end is cut off at thrice the time.
     pub(super) fn open(&self, batch: usize, rate: u64) -> anyhow::Result<Answered> {
         let (next, limit) = (AtomicU64::new(0), Duration::from_secs(3 * self.seconds));
-        self.run(batch, |begin| {
+        let appoint = |begin: Instant| {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let appointed = begin + Duration::from_nanos(number * 1_000_000_000 / rate);
             (number < rate * self.seconds && begin.elapsed() < limit).then_some(appointed)
-        })
+        };
+        self.run(
+            self.connections,
+            |number| self.warm(number, batch),
+            |(mut asker, mut rng), begin| {
+                let mut took_us = Vec::with_capacity(1 << 16);
+                while let Some(appointed) = appoint(begin) {
+                    let keys = self.keys(&mut rng, batch);
+                    std::thread::sleep(appointed.saturating_duration_since(now()));
+                    asker.ask(&keys)?;
+                    took_us.push(u64::try_from(appointed.elapsed().as_micros())?);
+                }
+                Ok(took_us)
+            },
+        )
     }
 
     /// As many requests as come back.
     pub(super) fn closed(&self, batch: usize) -> anyhow::Result<Answered> {
-        let limit = Duration::from_secs(self.seconds);
-        self.run(batch, |begin| {
-            let appointed = now();
-            (appointed.duration_since(begin) < limit).then_some(appointed)
-        })
+        let (limit, threads) = (Duration::from_secs(self.seconds), THREADS.min(self.connections));
+        self.run(
+            threads,
+            |number| (number..self.connections).step_by(threads).map(|number| self.warm(number, batch)).collect::<anyhow::Result<Vec<_>>>(),
+            |mut connections, begin| {
+                let mut took_us = Vec::with_capacity(1 << 16);
+                let mut asked = Vec::with_capacity(connections.len());
+                for (asker, rng) in &mut connections {
+                    asked.push(now());
+                    asker.send(&self.keys(rng, batch))?;
+                }
+                while begin.elapsed() < limit {
+                    for ((asker, rng), asked) in connections.iter_mut().zip(&mut asked) {
+                        asker.receive()?;
+                        took_us.push(u64::try_from(asked.elapsed().as_micros())?);
+                        *asked = now();
+                        asker.send(&self.keys(rng, batch))?;
+                    }
+                }
+                connections.iter_mut().try_for_each(|(asker, _)| asker.receive())?;
+                Ok(took_us)
+            },
+        )
     }
 
-    fn run(&self, batch: usize, appoint: impl Fn(Instant) -> Option<Instant> + Sync) -> anyhow::Result<Answered> {
-        let (ready, begin) = (Barrier::new(self.connections), OnceLock::new());
+    /// Connects in so many threads, and begins in all of them at once.
+    fn run<C>(
+        &self,
+        threads: usize,
+        connect: impl Fn(usize) -> anyhow::Result<C> + Sync,
+        load: impl Fn(C, Instant) -> anyhow::Result<Vec<u64>> + Sync,
+    ) -> anyhow::Result<Answered> {
+        let (ready, begin) = (Barrier::new(threads), OnceLock::new());
         let work = |number: usize| {
-            let connected = self.warm(number, batch);
+            let connected = connect(number);
             // All come here, also who failed: the others wait for it.
             ready.wait();
-            let (mut asker, mut rng) = connected?;
+            let connected = connected?;
             let begin = *begin.get_or_init(|| now() + Duration::from_millis(20));
             std::thread::sleep(begin.saturating_duration_since(now()));
-            let mut took_us = Vec::with_capacity(1 << 16);
-            while let Some(appointed) = appoint(begin) {
-                let keys = self.keys(&mut rng, batch);
-                std::thread::sleep(appointed.saturating_duration_since(now()));
-                asker.ask(&keys)?;
-                took_us.push(u64::try_from(appointed.elapsed().as_micros())?);
-            }
+            let took_us = load(connected, begin)?;
             anyhow::Ok((took_us, begin.elapsed()))
         };
         let (mut took_us, mut wall) = (Vec::new(), Duration::ZERO);
         std::thread::scope(|scope| {
             let work = &work;
-            let threads: Vec<_> = (0..self.connections).map(|number| scope.spawn(move || work(number))).collect();
+            let threads: Vec<_> = (0..threads).map(|number| scope.spawn(move || work(number))).collect();
             for thread in threads {
                 let (took, until) = thread.join().map_err(|_| anyhow::anyhow!("a connection's thread panicked"))??;
                 took_us.extend(took);

@@ -35,7 +35,7 @@ impl Bare {
     }
 
     pub(super) fn connect(&self) -> anyhow::Result<Box<dyn Asker>> {
-        Ok(Box::new(BareAsker { connection: connect(&self.address)?, prefix: self.prefix.clone(), fields: self.fields.clone() }))
+        Ok(Box::new(BareAsker { connection: connect(&self.address)?, prefix: self.prefix.clone(), fields: self.fields.clone(), asked: 0 }))
     }
 }
 
@@ -47,17 +47,26 @@ struct BareAsker {
     connection: Connection,
     prefix: Vec<u8>,
     fields: Vec<Vec<u8>>,
+    /// Entities of the question that is under way.
+    asked: usize,
 }
 
 impl Asker for BareAsker {
-    fn ask(&mut self, keys: &[i64]) -> anyhow::Result<()> {
+    fn send(&mut self, keys: &[i64]) -> anyhow::Result<()> {
         let mut pipeline = Pipeline::with_capacity(keys.len());
         for key in keys {
             let key = EntityKey::encode(&[Value::I64(*key)])?.context("a key has no value")?;
             pipeline.cmd("HMGET").arg([&self.prefix[..], key.as_bytes()].concat()).arg(&self.fields);
         }
-        let rows: Vec<Vec<Option<Vec<u8>>>> = pipeline.query(&mut self.connection)?;
-        ensure!(rows.len() == keys.len() && rows.iter().flatten().all(Option::is_some), "a row is missing");
+        self.asked = keys.len();
+        Ok(self.connection.send_packed_command(&pipeline.get_packed_pipeline())?)
+    }
+
+    fn receive(&mut self) -> anyhow::Result<()> {
+        for _ in 0..self.asked {
+            let rows: Vec<Option<Vec<u8>>> = redis::from_redis_value(self.connection.recv_response()?)?;
+            ensure!(rows.len() == self.fields.len() && rows.iter().all(Option::is_some), "a row is missing");
+        }
         Ok(())
     }
 

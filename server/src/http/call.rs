@@ -38,8 +38,8 @@ impl FromRequest<Arc<App>> for Call {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Infallible> {
-        let (parts, body) = request.into_parts();
-        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
+        let (mut parts, body) = request.into_parts();
+        let caller = parts.extensions.remove::<Caller>().unwrap_or_default();
         Ok(Self { app: Arc::clone(app), caller, uri: parts.uri, headers: parts.headers, body: Mutex::new(body) })
     }
 }

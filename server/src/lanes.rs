@@ -1,0 +1,222 @@
+//! Where connections are served: those of HTTP/1.1 on threads of their own, one for each core, those of HTTP/2 on the runtime of all else.
+//!
+//! ```text
+//!            accept -> look at the first three bytes -+- "PRI" (HTTP/2: gRPC, Flight) -> the runtime
+//!                                                     +- anything else -> the next lane: a thread with a runtime of its own
+//!                                                          +- a lookup: answered there
+//!                                                          +- all else: done by the runtime, the lane passes it on
+//! ```
+//!
+//! A lookup is some microseconds of work between two wake-ups. On a lane it begins and ends on the thread that its connection belongs to: nothing is handed
+//! to another thread, and no merge, join or upload stands before it in a queue. What takes longer than a lookup never runs on a lane.
+//!
+//! **The end.** When the app is closing nothing is accepted any more, connections finish what they have begun, and each lane ends. Dropping the future of
+//! [`serve`] cuts off what is still under way.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures::future::{BoxFuture, try_join_all};
+use futures::stream::poll_fn;
+use http::Request;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::Service;
+
+use crate::App;
+use crate::boundary::{Face, passed};
+use crate::error::{Error, Result};
+use crate::http::Light;
+
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// Connections that may wait for a lane.
+const QUEUE: usize = 1_024;
+
+/// How every HTTP/2 connection begins (RFC 9113, section 3.4); no method of HTTP/1.1 begins so.
+const HTTP2: &[u8; 3] = b"PRI";
+
+/// How long a connection may say nothing before it is given to a lane, which has its own patience.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long to wait for the rest of three bytes.
+const REST: Duration = Duration::from_millis(5);
+/// How long to wait where no connection can be accepted, for example for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until the app is closing and every request is answered.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) -> Result<()> {
+    let cut = CancellationToken::new();
+    let _cut = cut.clone().drop_guard();
+    let (mut lanes, mut ends) = (Vec::new(), Vec::new());
+    for number in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        let (lane, end) = lane(number, &app, &router, &cut)?;
+        lanes.push(lane);
+        ends.push(end);
+    }
+    let (many, incoming) = mpsc::channel(QUEUE);
+    tokio::spawn(accept(listener, many, lanes, app.closing().clone()));
+    let of_runtime = async { on(router, incoming, app.closing()).await };
+    let of_lanes = try_join_all(ends.into_iter().map(|end| async { end.await.unwrap_or(Ok(())) }));
+    tokio::try_join!(of_runtime, of_lanes).map(|_| ())
+}
+
+/// Serves what comes in on this runtime.
+async fn on<S>(service: S, mut incoming: mpsc::Receiver<TcpStream>, closing: &CancellationToken) -> Result<()>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    let incoming = poll_fn(move |context| incoming.poll_recv(context).map(|stream| stream.map(Ok::<_, io::Error>)));
+    let server = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .serve_with_incoming_shutdown(service, incoming, closing.cancelled());
+    server.await.map_err(|error| Error::Io { what: "serving".to_owned(), source: io::Error::other(error) })
+}
+
+/// Where a lane takes connections, and how it ended.
+type Lane = (mpsc::Sender<std::net::TcpStream>, oneshot::Receiver<Result<()>>);
+
+/// Starts a lane.
+fn lane(number: usize, app: &Arc<App>, router: &Router, cut: &CancellationToken) -> Result<Lane> {
+    let starting = || Error::io("starting a thread that serves");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(starting())?;
+    let (lane, mut connections) = mpsc::channel(QUEUE);
+    let (end, ended) = oneshot::channel();
+    let front = Front { app: Arc::clone(app), router: router.clone(), all_else: Handle::current() };
+    let cut = cut.clone();
+    let work = move || {
+        let served = runtime.block_on(async {
+            let (of_lane, incoming) = mpsc::channel(1);
+            // A connection belongs to the runtime that it is first used on.
+            let adopt = async move {
+                while let Some(connection) = connections.recv().await {
+                    if let Ok(stream) = TcpStream::from_std(connection)
+                        && of_lane.send(stream).await.is_err()
+                    {
+                        break;
+                    }
+                }
+            };
+            tokio::spawn(adopt);
+            let closing = front.app.closing().clone();
+            tokio::select! {
+                served = on(front, incoming, &closing) => served,
+                () = cut.cancelled() => Ok(()),
+            }
+        });
+        runtime.shutdown_background();
+        // Nobody waits where all was cut off.
+        drop(end.send(served));
+    };
+    std::thread::Builder::new().name(format!("lane-{number}")).spawn(work).map_err(starting())?;
+    Ok((lane, ended))
+}
+
+/// Accepts connections, and gives each to whoever serves its kind.
+async fn accept(listener: TcpListener, many: mpsc::Sender<TcpStream>, lanes: Vec<mpsc::Sender<std::net::TcpStream>>, closing: CancellationToken) {
+    let lanes: Arc<[_]> = lanes.into();
+    for number in 0_usize.. {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (many, lanes, closing) = (many.clone(), Arc::clone(&lanes), closing.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = assign(stream, &many, &lanes[number % lanes.len()]) => {}
+                        () = closing.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn assign(stream: TcpStream, many: &mpsc::Sender<TcpStream>, lane: &mpsc::Sender<std::net::TcpStream>) {
+    // Answers are written whole; without it a second one would wait for the acknowledgement of the first.
+    drop(stream.set_nodelay(true));
+    let http2 = tokio::time::timeout(SILENCE, is_http2(&stream)).await.unwrap_or(Ok(false));
+    match http2 {
+        Ok(true) => drop(many.send(stream).await),
+        Ok(false) => {
+            if let Ok(stream) = stream.into_std() {
+                drop(lane.send(stream).await);
+            }
+        }
+        // It is gone already.
+        Err(_) => {}
+    }
+}
+
+/// Whether a connection begins as HTTP/2 does; takes nothing of it.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; HTTP2.len()];
+    loop {
+        let count = stream.peek(&mut first).await?;
+        if count == HTTP2.len() || count == 0 || first[..count] != HTTP2[..count] {
+            return Ok(first == *HTTP2);
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+/// What a lane answers requests with.
+#[derive(Clone)]
+struct Front {
+    app: Arc<App>,
+    router: Router,
+    /// The runtime of what is no lookup.
+    all_else: Handle,
+}
+
+impl Service<Request<tonic::body::Body>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let request = request.map(Body::new);
+        if let Some(light) = Light::of(&request) {
+            let app = Arc::clone(&self.app);
+            return Box::pin(async move {
+                let run = |request| light.answer(&app, request);
+                Ok(passed(&app, Face::Http, light.path(), request, run).await)
+            });
+        }
+        let (mut router, all_else) = (self.router.clone(), self.all_else.clone());
+        Box::pin(async move { Ok(elsewhere(async move { router.call(request).await }, &all_else).await) })
+    }
+}
+
+/// Has another runtime do it; it is given up with this future.
+async fn elsewhere(answer: impl Future<Output = Result<Response, Infallible>> + Send + 'static, runtime: &Handle) -> Response {
+    let mut task = JoinSet::new();
+    task.spawn_on(answer, runtime);
+    match task.join_next().await {
+        Some(Ok(Ok(response))) => response,
+        // The boundary answers for handlers that panic; a runtime that ends gives tasks up.
+        Some(Err(_)) | None => Error::Closing.into_response(),
+    }
+}
