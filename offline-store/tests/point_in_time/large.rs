@@ -9,7 +9,7 @@ use anabranch_core::{ErrorKind, Kinded, Timestamp, Value};
 use anabranch_offline_store::join::{
     JoinError, JoinLimits, JoinPlan, Joined, KeyHint, Knowledge, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join_within,
 };
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use async_trait::async_trait;
 
@@ -137,7 +137,7 @@ fn parts_of_a_spine_on_disk_hold_ranges_of_entities() {
     let (spine, rows) = spine_and_rows();
     // As entities come in a spine that is sorted by time: all over.
     let scattered: Vec<u32> = (0..ASKED as u32).map(|row| row * 7_919 % ASKED as u32).collect();
-    let spine = take_record_batch(&spine, &scattered.into()).unwrap();
+    let spine = take_record_batch(&spine, &UInt32Array::from(scattered)).unwrap();
     let asked = Arc::new(Asked { rows, ranges: Mutex::default() });
     let plan = Arc::new(plan(world::spooled_spine(&spine, 50_000, 0).unwrap()));
     let limits = JoinLimits { memory_bytes: usize::MAX, part_rows: 10_000, spill: Arc::new(tempfile::tempfile) };

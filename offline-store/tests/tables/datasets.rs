@@ -13,8 +13,8 @@ use anabranch_offline_store::dataset::{
 };
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, Spool, SpoolLimits, Spooled, join};
 use anabranch_versioning::{CommitId, ObjectChange, ObjectCommit, ObjectCondition};
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType as ArrowType, Int64Type, SchemaRef};
 use futures::TryStreamExt;
 use proptest::collection::vec;
