@@ -84,7 +84,7 @@ const LEAST_BLOCK_BYTES: usize = 1 << 20;
 impl JoinLimits {
     /// How much of so much memory a spine should take, with what is known of its rows, before it goes to disk: what is left is for the join.
     pub fn spine_share(memory_bytes: usize) -> usize {
-        memory_bytes.saturating_sub(BYTES_PER_CORE * Cores::count()) / 4
+        memory_bytes.saturating_sub(BYTES_PER_CORE * Cores::count()) / 2
     }
 }
 

@@ -197,7 +197,7 @@ async fn spines_that_outgrow_memory_are_in_the_same_order() {
     }
     let head = world.head("main").await;
     let cores = std::thread::available_parallelism().unwrap().get();
-    let (all, little) = (engine(&folder, None), engine(&folder, Some((cores * 24 + 16) << 20)));
+    let (all, little) = (engine(&folder, None), engine(&folder, Some((cores * 24 + 8) << 20)));
     let sql = "SELECT user_id, at AS event_timestamp, score, region FROM clicks WHERE _position % 3 > 0";
     let mut spines = Vec::new();
     for engine in [&all, &little] {

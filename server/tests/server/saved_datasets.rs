@@ -253,7 +253,7 @@ fn many(rows: i64) -> RecordBatch {
 async fn datasets_larger_than_memory_are_joined_saved_and_refreshed_to_the_same_content() {
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
     let mut digests = Vec::new();
-    for memory_bytes in [4 << 30, (cores * 24 + 16) << 20] {
+    for memory_bytes in [4 << 30, (cores * 24 + 8) << 20] {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut config = config(folder.path());
         config.engine.memory_bytes = memory_bytes;
