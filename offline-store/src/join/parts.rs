@@ -75,6 +75,9 @@ const ON_DISK_ROW_BYTES: usize = 24;
 /// What stays in memory of a merge for each part, beside a batch.
 const PART_BYTES: usize = 16 << 10;
 
+/// Ranges of keys for each part of a spine on disk: a part begins in the middle of one and ends in the middle of another.
+const RANGES_PER_PART: usize = 4;
+
 /// The part of the memory that a block of a spine on disk may take: its rows are held once more as they are ordered.
 const BLOCK_SHARE: usize = 3;
 
@@ -225,7 +228,11 @@ pub(super) async fn join_parts(
         ..JoinReport::default()
     };
     let (of, files) = (Arc::clone(&plan), Arc::clone(&limits.spill));
-    let cutting = Cutting { ranges: parts, block_bytes: budget / BLOCK_SHARE, block_rows: limits.part_rows };
+    let cutting = Cutting {
+        ranges: if parts > 1 { parts.saturating_mul(RANGES_PER_PART) } else { 1 },
+        block_bytes: budget / BLOCK_SHARE,
+        block_rows: limits.part_rows,
+    };
     let cut = move |waiting: &Waiting| match of.spine.is_on_disk() {
         true => {
             let (cutter, bytes) = Cutter::new(Arc::clone(&of), cutting, &files, waiting)?;
