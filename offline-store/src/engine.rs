@@ -7,7 +7,8 @@
 //! are written. It refuses what is not a query: definitions, changes, `COPY`, `SET`, `EXPLAIN`, and several statements at once. Nothing that a query
 //! says can reach a file, another commit or another repository.
 //!
-//! [`Engine::join`] does a planned join where its caller wants it; [`process`] are the scheduler and the executors of a cluster.
+//! [`Engine::query_spine`] and [`Engine::events_spine`] make spines of a commit, [`Engine::spool`] takes one that comes from elsewhere; what outgrows the memory
+//! lies on disk. [`Engine::join`] does a planned join where its caller wants it; [`process`] are the scheduler and the executors of a cluster.
 
 mod catalog;
 mod cluster;
@@ -19,6 +20,7 @@ mod memory;
 mod parts;
 pub mod process;
 mod query;
+mod spines;
 mod work;
 
 use std::path::PathBuf;

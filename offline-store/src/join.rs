@@ -8,10 +8,12 @@
 //!
 //! The module knows nothing of tables: a [`ViewRows`] gives each view as of one commit, as chunks whose columns are read apart. Everything that can be
 //! refused without reading is refused by [`JoinPlan::new`]. Keys are matched first, then features are read where a row matched, and their values gathered
-//! straight into the output. A join that would outgrow its memory is done in parts of the spine that are spilled ([`join_within`]). Work runs off the async runtime, as much at a time as there are cores; dropping the future of [`join`] stops it at the next
+//! straight into the output. A join that would outgrow its memory is done in parts of the spine that are spilled ([`join_within`]), and the spine may lie on
+//! disk itself ([`Spool`]). Work runs off the async runtime, as much at a time as there are cores; dropping the future of [`join`] stops it at the next
 //! chunk.
 
 mod answer;
+mod cut;
 mod entities;
 mod error;
 mod gather;
@@ -23,6 +25,7 @@ mod plan;
 mod report;
 mod rows;
 mod spine;
+mod spool;
 mod stored;
 mod view;
 mod work;
@@ -42,11 +45,15 @@ pub use plan::JoinPlan;
 pub use report::{JoinReport, ViewReport};
 pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
 pub use spine::Spine;
+pub use spool::{Reserve, SpillFiles, Spool, SpoolLimits, Spooled};
+
+pub(crate) use spool::slice_bytes;
 pub use stored::{Hybrid, HybridCursor, Presence, StoredPage, StoredValues};
 
 use gather::{Gathered, extend, rows_of};
 use parts::join_parts;
 use report::{Stopwatch, micros};
+use spool::Waiting;
 use view::match_view;
 use work::Cores;
 
@@ -61,12 +68,13 @@ pub struct Joined {
     pub report: JoinReport,
 }
 
-/// Does what was planned. Call it within a tokio runtime.
+/// Does what was planned, with the spine in memory. Call it within a tokio runtime.
 ///
 /// # Errors
 /// [`JoinError::Scan`] where a view cannot be read, [`JoinError::Rows`] where a provider breaks its contract, and where the work is stopped.
 pub async fn join(plan: Arc<JoinPlan>, rows: Arc<dyn ViewRows>) -> Result<Joined, JoinError> {
     let (watch, cores) = (Stopwatch::start(), Cores::all());
+    let plan = if plan.spine.is_on_disk() { Waiting::run(move |_| plan.in_memory()).await? } else { plan };
     let mut report = JoinReport { spine_rows: plan.spine.rows() as u64, parts: 1, ..JoinReport::default() };
     let features = gather_views(&plan, &rows, &cores, &mut report).await?;
     let batches = assemble(&plan, features, &cores).await?;
@@ -74,13 +82,14 @@ pub async fn join(plan: Arc<JoinPlan>, rows: Arc<dyn ViewRows>) -> Result<Joined
     Ok(Joined { schema: Arc::clone(&plan.schema), rows: batches.into(), report })
 }
 
-/// Does what was planned within limits: at once where that fits, else in parts whose rows are spilled. The rows are the same.
+/// Does what was planned within limits: at once where that fits, else, and where the spine lies on disk, in parts whose rows are spilled. The rows are the
+/// same.
 ///
 /// # Errors
 /// As [`join`]; [`JoinError::Memory`] where the limit is less than [`JoinPlan::least_memory_bytes`], and [`JoinError::Spill`].
 pub async fn join_within(plan: Arc<JoinPlan>, rows: Arc<dyn ViewRows>, limits: &JoinLimits) -> Result<Joined, JoinError> {
     let bytes = plan.memory_bytes();
-    if bytes <= limits.memory_bytes && plan.spine.rows() <= limits.part_rows {
+    if !plan.spine.is_on_disk() && bytes <= limits.memory_bytes && plan.spine.rows() <= limits.part_rows {
         let mut joined = join(plan, rows).await?;
         joined.report.reserved_bytes = bytes as u64;
         return Ok(joined);

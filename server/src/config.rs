@@ -200,7 +200,7 @@ pub struct LimitsConfig {
     pub push_bytes: usize,
     /// One uploaded file.
     pub upload_bytes: u64,
-    /// The spine of one dataset, in memory.
+    /// The spine of one dataset, in memory or on disk.
     pub spine_bytes: u64,
 }
 
@@ -307,7 +307,7 @@ impl Default for CompactionConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { push_bytes: 64 << 20, upload_bytes: 64 << 30, spine_bytes: 8 << 30 }
+        Self { push_bytes: 64 << 20, upload_bytes: 64 << 30, spine_bytes: 64 << 30 }
     }
 }
 

@@ -35,8 +35,8 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType as ArrowType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::DatasetError;
 use super::cells::{canonical, canonical_type, write_cell};
+use super::{DatasetColumn, DatasetError};
 use crate::join::JoinedRows;
 
 const MAGIC: &[u8] = b"anabranch dataset";
@@ -115,6 +115,15 @@ pub fn digest_of_rows(schema: &SchemaRef, rows: &JoinedRows) -> crate::Result<Co
         hasher.update(&batch?)?;
     }
     Ok(hasher.finish())
+}
+
+/// The columns of a table, with our types for them.
+///
+/// # Errors
+/// [`DatasetError::ColumnType`] where a column's type is none of ours.
+pub fn columns_of(schema: &Schema) -> Result<Vec<DatasetColumn>, DatasetError> {
+    let column = |(name, data_type): (&str, DataType)| DatasetColumn { name: name.to_owned(), data_type };
+    Ok(ContentHasher::new(schema)?.columns().map(column).collect())
 }
 
 /// Digests a table batch by batch.

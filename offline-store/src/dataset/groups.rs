@@ -16,7 +16,7 @@ use crate::join::{JoinError, JoinedRows};
 pub const GROUP_ROWS: usize = 1 << 16;
 
 /// The schema of stored rows: our types, each nullable, no metadata.
-pub(crate) fn canonical_schema(columns: &[DatasetColumn]) -> SchemaRef {
+pub fn canonical_schema(columns: &[DatasetColumn]) -> SchemaRef {
     let field = |column: &DatasetColumn| Field::new(&column.name, column.data_type.to_arrow(), true);
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
@@ -63,7 +63,7 @@ impl Groups {
                 self.rest = Some(batch.slice(wanted, batch.num_rows() - wanted));
             }
             if wanted > 0 {
-                pieces.push(self.canonical(&batch.slice(0, wanted))?);
+                pieces.push(canonical_columns(&self.columns, &batch.slice(0, wanted), self.taken)?);
                 self.taken += wanted as u64;
                 rows += wanted;
             }
@@ -79,16 +79,19 @@ impl Groups {
         let columns = (0..self.columns.len()).map(whole).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?))
     }
+}
 
-    fn canonical(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, DatasetError> {
-        if batch.num_columns() != self.columns.len() {
-            return Err(DatasetError::Schema);
-        }
-        let column = |(column, array): (&DatasetColumn, &ArrayRef)| {
-            canonical(&column.name, column.data_type, array, self.taken).map(|array| with_one_nan(&array))
-        };
-        self.columns.iter().zip(batch.columns()).map(column).collect()
+/// The columns of a batch in canonical form; `first_row` is where it begins among all rows.
+///
+/// # Errors
+/// As [`canonical_rows`].
+pub(crate) fn canonical_columns(columns: &[DatasetColumn], batch: &RecordBatch, first_row: u64) -> Result<Vec<ArrayRef>, DatasetError> {
+    if batch.num_columns() != columns.len() {
+        return Err(DatasetError::Schema);
     }
+    let column =
+        |(column, array): (&DatasetColumn, &ArrayRef)| canonical(&column.name, column.data_type, array, first_row).map(|array| with_one_nan(&array));
+    columns.iter().zip(batch.columns()).map(column).collect()
 }
 
 impl Iterator for Groups {

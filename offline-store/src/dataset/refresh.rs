@@ -7,11 +7,15 @@
 //! - where the views, keys, features, lookbacks or output names are others than before, or a column lies under another field of its table;
 //! - where rows were taken away: a reset, a revert, an erasure, a commit that does not descend from the earlier one.
 //!
-//! A spine that is itself a function of the commit is made anew; [`earlier_rows`] finds its rows in the earlier dataset by their values.
-//! [`assemble`] puts both kinds of rows together in the order of the spine. The outcome equals the full join, row by row.
+//! A spine that is itself a function of the commit is made anew; [`Sources::of_derived`] finds its rows in the earlier dataset, which is in the same order,
+//! as the two are read side by side. [`assemble`] puts both kinds of rows together in the order of the spine. The outcome equals the full join, row by row.
+//!
+//! Neither dataset is held. In memory are two bytes for each row of either, and of the spine so many rows at a time as the caller says: the keys and times of
+//! the added rows are read once for each such stretch of it.
+
+mod sources;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use anabranch_core::Timestamp;
 use anabranch_core::columns::{KeyColumns, conform};
@@ -21,18 +25,17 @@ use anabranch_core::selection::SelectedView;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_versioning::CommitId;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::interleave;
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::TimestampMicrosecondType;
 use futures::TryStreamExt;
 use tokio::task::spawn_blocking;
 
-use super::cells::write_cell;
-use super::groups::canonical_schema;
-use super::{DatasetColumn, DatasetError, GROUP_ROWS};
-use crate::join::{JoinOptions, Knowledge, Spine};
+use super::DatasetError;
+use crate::join::{JoinError, JoinOptions, Knowledge, Spine};
 use crate::scan::ScanRequest;
 use crate::table::{OfflineStore, TableName};
 use crate::{Error, Result};
+
+pub use sources::{Sources, assemble};
 
 /// Which rows of a spine can have changed between two commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +44,6 @@ pub enum Changed {
     All(String),
     /// Those marked.
     Rows(Vec<bool>),
-}
-
-/// Where a row of a refreshed dataset comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowSource {
-    /// The row of this number of the earlier dataset.
-    Earlier(u32),
-    /// The next of the rows that were joined again.
-    Joined,
 }
 
 /// A commit and the views selected there.
@@ -61,11 +55,18 @@ pub struct SelectedAt<'a> {
     pub views: &'a [SelectedView],
 }
 
-/// Which rows of a spine can have another outcome at `to` than at `from`.
+/// Which rows of a spine can have another outcome at `to` than at `from`; so many of its rows are looked at together, about.
 ///
 /// # Errors
 /// Those of reading the tables; where the spine does not fit the views.
-pub async fn changed_rows(store: &OfflineStore, from: SelectedAt<'_>, to: SelectedAt<'_>, spine: &Spine, options: JoinOptions) -> Result<Changed> {
+pub async fn changed_rows(
+    store: &OfflineStore,
+    from: SelectedAt<'_>,
+    to: SelectedAt<'_>,
+    spine: &Spine,
+    options: JoinOptions,
+    rows_at_once: usize,
+) -> Result<Changed> {
     if let Some(reason) = redefined(from.views, to.views) {
         return Ok(Changed::All(reason));
     }
@@ -92,14 +93,52 @@ pub async fn changed_rows(store: &OfflineStore, from: SelectedAt<'_>, to: Select
             continue;
         }
         let columns: Vec<_> = view.layout.columns()[..view.layout.first_feature()].to_vec();
-        let mut timelines = Timelines::new(spine, view, options)?;
-        let mut rows = store.scan_files(to.commit, &ScanRequest::all(table, columns), &added.files).await?;
-        while let Some(batch) = rows.try_next().await? {
-            timelines = spawn_blocking(move || timelines.touch(&batch)).await.map_err(|_| Error::Closing)??;
+        let request = ScanRequest::all(table, columns);
+        let (mut stretches, mut first_row) = (Stretches::new(spine, view, rows_at_once)?, 0);
+        loop {
+            let (of, time) = (view.clone(), spine.time_column().to_owned());
+            let next = move || {
+                let timelines = stretches.next()?.map(|rows| Timelines::new(&rows, &time, &of, options)).transpose()?;
+                Ok::<_, Error>((stretches, timelines))
+            };
+            let timelines;
+            (stretches, timelines) = spawn_blocking(next).await.map_err(|_| Error::Closing)??;
+            let Some(mut timelines) = timelines else { break };
+            let mut rows = store.scan_files(to.commit, &request, &added.files).await?;
+            while let Some(batch) = rows.try_next().await? {
+                timelines = spawn_blocking(move || timelines.touch(&batch)).await.map_err(|_| Error::Closing)??;
+            }
+            timelines.mark(&mut marks[first_row..]);
+            first_row += timelines.spine_rows;
         }
-        timelines.mark(&mut marks);
     }
     Ok(Changed::Rows(marks))
+}
+
+/// The columns of a spine that a view looks at, some rows at a time.
+struct Stretches {
+    rows: Box<dyn Iterator<Item = Result<RecordBatch, JoinError>> + Send>,
+    at_once: usize,
+}
+
+impl Stretches {
+    fn new(spine: &Spine, view: &SelectedView, at_once: usize) -> Result<Self> {
+        let wanted = |name: &String| name == spine.time_column() || view.key_columns.contains(name);
+        let names = spine.column_names();
+        let places: Vec<usize> = (0..names.len()).filter(|place| wanted(&names[*place])).collect();
+        Ok(Self { rows: spine.put_aside().batches(Some(&places)), at_once })
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<RecordBatch>>> {
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while rows < self.at_once
+            && let Some(batch) = self.rows.next().transpose()?
+        {
+            rows += batch.num_rows();
+            batches.push(batch);
+        }
+        Ok((rows > 0).then_some(batches))
+    }
 }
 
 /// The columns of a view's table that its part of a join reads.
@@ -131,8 +170,10 @@ fn redefined(then: &[SelectedView], now: &[SelectedView]) -> Option<String> {
     })
 }
 
-/// The spine's rows by entity and time, and which of them added rows touch.
+/// Rows of a spine by entity and time, and which of them added rows touch.
 struct Timelines {
+    /// How many rows there are, those without a key too.
+    spine_rows: usize,
     groups: HashMap<Box<[u8]>, (usize, usize)>,
     /// Row numbers, those of an entity together in the order of their times.
     rows: Vec<u32>,
@@ -147,14 +188,14 @@ struct Timelines {
 }
 
 impl Timelines {
-    fn new(spine: &Spine, view: &SelectedView, options: JoinOptions) -> Result<Self> {
+    fn new(spine: &[RecordBatch], time_column: &str, view: &SelectedView, options: JoinOptions) -> Result<Self> {
         let keys: Vec<_> = view.layout.keys().iter().map(|key| (key.name.clone(), widened(key.scalar()))).collect();
         let named: Vec<_> = view.key_columns.iter().zip(&keys).map(|(column, (_, scalar))| (column.clone(), *scalar)).collect();
         let mut by_key: HashMap<Box<[u8]>, Vec<(i64, u32)>> = HashMap::new();
         let (mut writer, mut first_row) = (KeyWriter::default(), 0);
-        for batch in spine.batches() {
+        for batch in spine {
             let columns = key_columns(batch, &named)?;
-            let times = canonical_column(batch, spine.time_column(), Scalar::Timestamp)?;
+            let times = canonical_column(batch, time_column, Scalar::Timestamp)?;
             let times = times.as_primitive::<TimestampMicrosecondType>();
             for row in 0..batch.num_rows() {
                 if columns.write(row, &mut writer) {
@@ -177,6 +218,7 @@ impl Timelines {
         }
         let column = |role| view.layout.columns().iter().find(|column| column.role == role).map(|column| column.name.clone());
         Ok(Self {
+            spine_rows: first_row,
             groups,
             steps: vec![0; rows.len() + 1],
             rows,
@@ -249,68 +291,4 @@ fn key_columns(batch: &RecordBatch, keys: &[(String, Scalar)]) -> Result<KeyColu
 fn canonical_column(batch: &RecordBatch, name: &str, scalar: Scalar) -> Result<ArrayRef> {
     let column = batch.column_by_name(name).ok_or(DatasetError::Schema)?;
     Ok(conform(column, DataType::Scalar(scalar))?.column)
-}
-
-/// For each row of a spine the number of an equal row in the first columns of an earlier dataset, if there is one. Both are in canonical form.
-///
-/// # Errors
-/// [`DatasetError::Schema`] where the earlier dataset has fewer columns, or others.
-pub fn earlier_rows(columns: &[DatasetColumn], earlier: &[RecordBatch], spine: &[RecordBatch]) -> Result<Vec<Option<u32>>, DatasetError> {
-    let mut known: HashMap<[u8; 32], u32> = HashMap::new();
-    for (number, row) in row_hashes(columns, earlier)?.into_iter().enumerate() {
-        // Equal rows of a spine have equal features, so any of them will do.
-        known.entry(row).or_insert(number as u32);
-    }
-    Ok(row_hashes(columns, spine)?.iter().map(|row| known.get(row).copied()).collect())
-}
-
-fn row_hashes(columns: &[DatasetColumn], batches: &[RecordBatch]) -> Result<Vec<[u8; 32]>, DatasetError> {
-    let schema = canonical_schema(columns);
-    let mut hashes = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
-    let mut bytes = Vec::new();
-    for batch in batches {
-        let fits = |place: usize| batch.columns().get(place).is_some_and(|column| column.data_type() == schema.field(place).data_type());
-        if !(0..columns.len()).all(fits) {
-            return Err(DatasetError::Schema);
-        }
-        for row in 0..batch.num_rows() {
-            bytes.clear();
-            columns.iter().zip(batch.columns()).for_each(|(column, array)| write_cell(array, column.data_type, row, &mut bytes));
-            hashes.push(*blake3::hash(&bytes).as_bytes());
-        }
-    }
-    Ok(hashes)
-}
-
-/// Rows of an earlier dataset and rows joined again, in the order that `sources` say; all of one schema.
-///
-/// # Errors
-/// [`DatasetError::Schema`] where the batches are not of the schema, or there are not as many rows as the sources want.
-pub fn assemble(schema: &SchemaRef, earlier: &[RecordBatch], joined: &[RecordBatch], sources: &[RowSource]) -> Result<Vec<RecordBatch>> {
-    let types = |batch: &RecordBatch| {
-        batch.columns().iter().map(|column| column.data_type().clone()).eq(schema.fields().iter().map(|field| field.data_type().clone()))
-    };
-    if !earlier.iter().chain(joined).all(types) {
-        return Err(DatasetError::Schema.into());
-    }
-    let places = |batches: &[RecordBatch], first: usize| -> Vec<(usize, usize)> {
-        batches.iter().enumerate().flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (first + batch, row))).collect()
-    };
-    let (of_earlier, mut of_joined) = (places(earlier, 0), places(joined, earlier.len()).into_iter());
-    let place = |source: &RowSource| match source {
-        RowSource::Earlier(row) => of_earlier.get(*row as usize).copied(),
-        RowSource::Joined => of_joined.next(),
-    };
-    let places = sources.iter().map(place).collect::<Option<Vec<_>>>().ok_or(DatasetError::Schema)?;
-    let column = |column: usize, rows: &[(usize, usize)]| -> Result<ArrayRef> {
-        let arrays: Vec<&dyn Array> = earlier.iter().chain(joined).map(|batch| batch.column(column).as_ref()).collect();
-        Ok(interleave(&arrays, rows)?)
-    };
-    places
-        .chunks(GROUP_ROWS)
-        .map(|rows| {
-            let columns = (0..schema.fields().len()).map(|place| column(place, rows)).collect::<Result<Vec<_>>>()?;
-            Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-        })
-        .collect()
 }

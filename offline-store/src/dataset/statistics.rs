@@ -1,7 +1,8 @@
 //! What the values of each column of a dataset are like, and how far those of two datasets lie apart.
 //!
 //! All of it is a function of the rows and comes out the same on any machine: distinct values, quantiles and cells from sorted 64-bit keys, mean and
-//! deviation by Welford's recurrence in the order of the rows. A column at a time is held as keys, 8 bytes a row.
+//! deviation by Welford's recurrence in the order of the rows. A column at a time is held as keys, 8 bytes a row, or as many as there is room for
+//! (`statistics/keys.rs`).
 //!
 //! | type | key | ordered |
 //! | -- | -- | -- |
@@ -14,6 +15,8 @@
 //! common cells: the coarser of theirs. Over them the statistic of Kolmogorov and Smirnov is exact at the cells' edges (the whole one is never smaller), and
 //! the population stability index is taken with half a row added to each cell of each side, so that an empty one is no infinity.
 
+mod keys;
+
 use anabranch_core::Timestamp;
 use anabranch_core::types::{DataType, Scalar};
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -24,7 +27,10 @@ use serde_json::Value as Json;
 
 use super::cells::{canonical, write_cell};
 use super::{DatasetColumn, DatasetError};
-use crate::join::JoinedRows;
+use crate::join::{JoinError, JoinedRows};
+
+pub use keys::KeyRoom;
+use keys::{Keys, SortedKeys};
 
 /// No cell that can be cut holds more than one in so many of the values.
 pub const FINENESS: usize = 32;
@@ -104,28 +110,28 @@ impl<'de> Deserialize<'de> for Cell {
     }
 }
 
-/// The statistics of each column.
+/// The statistics of each column, whose keys are held in memory or as far as there is room.
 ///
 /// # Errors
-/// [`DatasetError::Schema`] where a batch is not of these columns; as its values are refused.
-pub fn statistics(columns: &[DatasetColumn], rows: &JoinedRows) -> crate::Result<Vec<ColumnStatistics>> {
+/// [`DatasetError::Schema`] where a batch is not of these columns; as its values are refused; [`JoinError::Spill`].
+pub fn statistics(columns: &[DatasetColumn], rows: &JoinedRows, room: Option<&KeyRoom>) -> crate::Result<Vec<ColumnStatistics>> {
     let column = |(place, column): (usize, &DatasetColumn)| {
-        let (mut gathered, mut first_row) = (Gathered::default(), 0);
+        let (mut gathered, mut first_row) = (Gathered::new(room.cloned()), 0);
         // Column by column, because all distinct values of one are held at a time.
         for array in rows.column(place, columns.len()) {
             let array = array?.ok_or(DatasetError::Schema)?;
-            gathered.take(&canonical(&column.name, column.data_type, &array, first_row)?, column.data_type);
+            gathered.take(&canonical(&column.name, column.data_type, &array, first_row)?, column.data_type)?;
             first_row += array.len() as u64;
         }
-        Ok(gathered.finish(column.data_type))
+        Ok(gathered.finish(column.data_type)?)
     };
     columns.iter().enumerate().map(column).collect()
 }
 
 /// The values of one column.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
-    keys: Vec<u64>,
+    keys: Keys,
     nulls: u64,
     nans: u64,
     moments: Moments,
@@ -134,38 +140,42 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn take(&mut self, column: &ArrayRef, data_type: DataType) {
+    fn new(room: Option<KeyRoom>) -> Self {
+        Self { keys: Keys::new(room), nulls: 0, nans: 0, moments: Moments::default(), texts: None }
+    }
+
+    fn take(&mut self, column: &ArrayRef, data_type: DataType) -> Result<(), JoinError> {
         self.nulls += column.null_count() as u64;
         let DataType::Scalar(scalar) = data_type else { return self.hash(column, data_type) };
         match scalar {
-            Scalar::Bool => column.as_boolean().iter().flatten().for_each(|x| self.integer(i64::from(x), true)),
-            Scalar::I32 => column.as_primitive::<Int32Type>().iter().flatten().for_each(|x| self.integer(i64::from(x), true)),
-            Scalar::I64 => column.as_primitive::<Int64Type>().iter().flatten().for_each(|x| self.integer(x, true)),
-            Scalar::Timestamp => column.as_primitive::<TimestampMicrosecondType>().iter().flatten().for_each(|x| self.integer(x, false)),
-            Scalar::F32 => column.as_primitive::<Float32Type>().iter().flatten().for_each(|x| self.float(f64::from(x))),
-            Scalar::F64 => column.as_primitive::<Float64Type>().iter().flatten().for_each(|x| self.float(x)),
+            Scalar::Bool => column.as_boolean().iter().flatten().try_for_each(|x| self.integer(i64::from(x), true)),
+            Scalar::I32 => column.as_primitive::<Int32Type>().iter().flatten().try_for_each(|x| self.integer(i64::from(x), true)),
+            Scalar::I64 => column.as_primitive::<Int64Type>().iter().flatten().try_for_each(|x| self.integer(x, true)),
+            Scalar::Timestamp => column.as_primitive::<TimestampMicrosecondType>().iter().flatten().try_for_each(|x| self.integer(x, false)),
+            Scalar::F32 => column.as_primitive::<Float32Type>().iter().flatten().try_for_each(|x| self.float(f64::from(x))),
+            Scalar::F64 => column.as_primitive::<Float64Type>().iter().flatten().try_for_each(|x| self.float(x)),
             Scalar::String => {
                 column.as_string::<i32>().iter().flatten().for_each(|x| self.text(x));
-                self.hash(column, data_type);
+                self.hash(column, data_type)
             }
             Scalar::Bytes => self.hash(column, data_type),
         }
     }
 
-    fn integer(&mut self, x: i64, number: bool) {
-        self.keys.push(x as u64 ^ SIGN);
+    fn integer(&mut self, x: i64, number: bool) -> Result<(), JoinError> {
         if number {
             self.moments.add(x as f64);
         }
+        self.keys.push(x as u64 ^ SIGN)
     }
 
-    fn float(&mut self, x: f64) {
+    fn float(&mut self, x: f64) -> Result<(), JoinError> {
         if x.is_nan() {
             self.nans += 1;
-        } else {
-            self.keys.push(float_key(x));
-            self.moments.add(x);
+            return Ok(());
         }
+        self.moments.add(x);
+        self.keys.push(float_key(x))
     }
 
     fn text(&mut self, x: &str) {
@@ -177,31 +187,45 @@ impl Gathered {
         }
     }
 
-    fn hash(&mut self, column: &ArrayRef, data_type: DataType) {
+    fn hash(&mut self, column: &ArrayRef, data_type: DataType) -> Result<(), JoinError> {
         let mut bytes = Vec::new();
         for row in (0..column.len()).filter(|row| column.is_valid(*row)) {
             bytes.clear();
             write_cell(column, data_type, row, &mut bytes);
-            self.keys.push(u64::from_be_bytes(blake3::hash(&bytes).as_bytes().first_chunk().copied().unwrap_or_default()));
+            self.keys.push(u64::from_be_bytes(blake3::hash(&bytes).as_bytes().first_chunk().copied().unwrap_or_default()))?;
         }
+        Ok(())
     }
 
-    fn finish(mut self, data_type: DataType) -> ColumnStatistics {
-        self.keys.sort_unstable();
-        let keys = self.keys.as_slice();
-        let distinct = keys.chunk_by(|a, b| a == b).count() as u64;
-        let value = |key: &u64| value_of(*key, data_type);
-        let (mut min, mut max) = (keys.first().map_or(Json::Null, value), keys.last().map_or(Json::Null, value));
+    fn finish(self, data_type: DataType) -> Result<ColumnStatistics, JoinError> {
+        let keys = self.keys.sorted()?;
+        let count = keys.len();
+        let value = |place: usize| Ok::<_, JoinError>(value_of(keys.at(place)?, data_type));
+        let (mut min, mut max) = match count {
+            0 => (Json::Null, Json::Null),
+            _ => (value(0)?, value(count - 1)?),
+        };
         let quantiles = match min {
             Json::Null => Vec::new(),
-            _ => QUANTILES.iter().map(|percent| value(&keys[(keys.len() - 1) * percent / 100])).collect(),
+            _ => QUANTILES.iter().map(|percent| value((count - 1) * percent / 100)).collect::<Result<_, _>>()?,
         };
         if let Some((least, greatest)) = self.texts {
             (min, max) = (beginning(&least), beginning(&greatest));
         }
         let (mean, stddev) = self.moments.finish();
-        let count = keys.len() as u64 + self.nans;
-        ColumnStatistics { count, nulls: self.nulls, nans: self.nans, distinct, min, max, mean, stddev, quantiles, cells: cells(keys) }
+        let (distinct, cells) = (keys.distinct(), cells(&keys)?);
+        Ok(ColumnStatistics {
+            count: count as u64 + self.nans,
+            nulls: self.nulls,
+            nans: self.nans,
+            distinct,
+            min,
+            max,
+            mean,
+            stddev,
+            quantiles,
+            cells,
+        })
     }
 }
 
@@ -253,21 +277,25 @@ impl Moments {
 }
 
 /// The cells of sorted keys.
-fn cells(keys: &[u64]) -> Vec<Cell> {
+fn cells(keys: &SortedKeys) -> Result<Vec<Cell>, JoinError> {
     let most = keys.len() / FINENESS;
-    let (mut cells, mut waiting) = (Vec::new(), vec![keys]);
-    while let Some(run) = waiting.pop() {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+    let (mut cells, mut waiting) = (Vec::new(), vec![(0, keys.len())]);
+    while let Some((start, end)) = waiting.pop() {
+        if start == end {
+            continue;
+        }
+        let (first, last) = (keys.at(start)?, keys.at(end - 1)?);
         let shared = (first ^ last).leading_zeros();
-        if shared == 64 || run.len() <= most {
-            cells.push(Cell { low: first & !span(shared), bits: shared, rows: run.len() as u64 });
+        if shared == 64 || end - start <= most {
+            cells.push(Cell { low: first & !span(shared), bits: shared, rows: (end - start) as u64 });
             continue;
         }
         // Both halves hold something: the first and the last differ in the next bit.
-        let half = run.partition_point(|key| key & (SIGN >> shared) == 0);
-        waiting.extend([&run[half..], &run[..half]]);
+        let bit = SIGN >> shared;
+        let half = keys.first_from(start..end, last & !(bit - 1))?;
+        waiting.extend([(half, end), (start, half)]);
     }
-    cells
+    Ok(cells)
 }
 
 /// How far the values of two columns lie apart.

@@ -16,6 +16,7 @@ pub(super) fn of_query(error: DataFusionError) -> Error {
         DataFusionError::External(inner) => of_external(inner),
         DataFusionError::ArrowError(inner, place) => match *inner {
             ArrowError::ExternalError(inner) => of_external(inner),
+            ArrowError::IoError(_, inner) => of_spilling(inner),
             inner => refused(&DataFusionError::ArrowError(Box::new(inner), place)),
         },
         DataFusionError::Collection(mut errors) if !errors.is_empty() => of_query(errors.swap_remove(0)),
@@ -24,10 +25,17 @@ pub(super) fn of_query(error: DataFusionError) -> Error {
             Err(inner) => of_shared(&inner),
         },
         DataFusionError::ResourcesExhausted(reason) => Error::Limit { reason },
-        DataFusionError::IoError(source) => Error::Unavailable { what: "spilling".to_owned(), source: Box::new(source) },
+        DataFusionError::IoError(source) => of_spilling(source),
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) | DataFusionError::Ffi(_) => Error::Engine(Box::new(error)),
         other => refused(&other),
     }
+}
+
+/// Queries read and write no files themselves but what they spill.
+fn of_spilling(error: std::io::Error) -> Error {
+    let (what, is_full) = ("spilling".to_owned(), error.kind() == std::io::ErrorKind::StorageFull);
+    let source = Box::new(error);
+    if is_full { Error::Full { what, source } } else { Error::Unavailable { what, source } }
 }
 
 fn of_external(error: Box<dyn StdError + Send + Sync>) -> Error {

@@ -22,9 +22,10 @@ use futures::{TryFutureExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 
+use super::memory::spool;
 use super::work::{JoinWork, open, spelled};
 use crate::Error;
-use crate::join::ViewRows;
+use crate::join::{JoinError, ViewRows};
 
 /// Joins each partition of its input.
 #[derive(Debug)]
@@ -109,11 +110,17 @@ impl ExecutionPlan for PointInTimeExec {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let (work, rows) = (Arc::clone(&self.work), self.rows.clone());
         let joined = async move {
-            let schema = input.schema();
-            let batches: Vec<_> = input.try_collect().await?;
-            spine_rows.add(batches.iter().map(|batch| batch.num_rows()).sum());
+            let refused = |error: JoinError| failed(error.into());
+            // What a part may take is for whoever cut it to say.
+            let mut spool = spool(&runtime, input.schema(), u64::MAX);
+            let mut input = input;
+            while let Some(batch) = input.try_next().await? {
+                spine_rows.add(batch.num_rows());
+                spool = spool.take(batch).await.map_err(refused)?;
+            }
+            let part = spool.finish().map_err(refused)?;
             let rows = rows.map_or_else(|| work.rows(), Ok).map_err(failed)?;
-            let joined = work.join(&runtime, rows, schema, batches).await.map_err(failed)?;
+            let joined = work.join(&runtime, rows, part).await.map_err(failed)?;
             Ok(joined.rows.stream().map_err(|error| failed(error.into())))
         };
         let batches = joined.try_flatten_stream().inspect_ok(move |batch| metrics.record_output(batch.num_rows()));

@@ -100,6 +100,7 @@ impl Engine {
     /// # Errors
     /// As [`join`](crate::join::join).
     pub async fn join_partitioned(&self, partitions: usize, store: &Arc<OfflineStore>, request: JoinRequest) -> Result<Joined> {
+        let request = in_memory(request).await?;
         let (work, parts) = divided(store, &request, partitions).await?;
         let rows = store.view_rows(request.commit);
         let input = MemorySourceConfig::try_new_exec(&parts.parts, Arc::clone(&parts.schema), None).map_err(of_query)?;
@@ -113,6 +114,7 @@ impl Engine {
             let reason = "no cluster is configured: set engine.scheduler to the host and port of its scheduler".to_owned();
             return Err(Error::Invalid { what: "engine", reason });
         };
+        let request = in_memory(request).await?;
         let (work, parts) = divided(store, &request, *partitions).await?;
         let (number, schema) = (parts.schema.fields().len() - 1, work.schema(&parts.schema)?);
         let cut = parts.parts.len();
@@ -139,6 +141,12 @@ impl Engine {
 fn answer(request: &JoinRequest, parts: usize, batches: Vec<RecordBatch>) -> Joined {
     let report = JoinReport { spine_rows: request.plan.spine().rows() as u64, parts: parts as u64, ..JoinReport::default() };
     Joined { schema: Arc::clone(request.plan.schema()), rows: batches.into(), report }
+}
+
+/// The same with the spine in memory: it is cut there.
+async fn in_memory(request: JoinRequest) -> Result<JoinRequest> {
+    let plan = tokio::task::spawn_blocking(move || request.plan.in_memory().map(|plan| JoinRequest { plan, ..request }));
+    Ok(plan.await.map_err(|_| Error::Closing)??)
 }
 
 /// The work of a join, and its spine cut by the entities of the view named first.

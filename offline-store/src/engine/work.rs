@@ -11,7 +11,6 @@ use std::sync::Arc;
 use anabranch_core::definition::{Definition, DefinitionKind, Definitions};
 use anabranch_core::selection::Selection;
 use anabranch_core::{ErrorKind, Kinded};
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::ObjectStore;
@@ -21,7 +20,7 @@ use serde_json::Value as Json;
 
 use super::memory::join_in;
 use crate::dataset::DatasetSelection;
-use crate::join::{JoinOptions, JoinPlan, Joined, Spine, ViewRows};
+use crate::join::{JoinOptions, JoinPlan, Joined, Spine, Spooled, ViewRows};
 use crate::{Error, FileRows, Result, ViewFiles};
 
 /// The one scheme of locations that a process opens by itself.
@@ -68,27 +67,21 @@ impl JoinWork {
     }
 
     /// Plans the join of a part.
-    pub(super) fn plan(&self, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<JoinPlan> {
+    pub(super) fn plan(&self, part: Spooled) -> Result<JoinPlan> {
         let read = |definition: &Json| Definition::from_bytes(definition.to_string().as_bytes());
         let definitions: Definitions = self.definitions.iter().map(read).collect::<Result<_, _>>()?;
-        let spine = Spine::new(schema, batches, &self.time_column)?;
+        let spine = Spine::spooled(part, &self.time_column)?;
         Ok(JoinPlan::new(spine, &self.selection.clone().into(), &definitions, self.options)?)
     }
 
     /// The schema of a part's answer.
     pub(super) fn schema(&self, spine: &SchemaRef) -> Result<SchemaRef> {
-        Ok(Arc::clone(self.plan(Arc::clone(spine), Vec::new())?.schema()))
+        Ok(Arc::clone(self.plan(Spooled::of(Arc::clone(spine), Vec::new()))?.schema()))
     }
 
     /// Joins a part.
-    pub(super) async fn join(
-        self: Arc<Self>,
-        runtime: &Arc<RuntimeEnv>,
-        rows: Arc<dyn ViewRows>,
-        schema: SchemaRef,
-        batches: Vec<RecordBatch>,
-    ) -> Result<Joined> {
-        let plan = tokio::task::spawn_blocking(move || self.plan(schema, batches)).await.map_err(|_| Error::Closing)??;
+    pub(super) async fn join(self: Arc<Self>, runtime: &Arc<RuntimeEnv>, rows: Arc<dyn ViewRows>, part: Spooled) -> Result<Joined> {
+        let plan = tokio::task::spawn_blocking(move || self.plan(part)).await.map_err(|_| Error::Closing)??;
         join_in(runtime, Arc::new(plan), rows).await
     }
 }

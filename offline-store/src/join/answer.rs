@@ -1,29 +1,25 @@
-//! The rows of an answer: held in memory, or merged from what was spilled, as often as they are asked for.
+//! The rows of an answer: held in memory, put aside, or merged from what was spilled, as often as they are asked for.
 //!
-//! A spilled answer lies in one file for each part of the spine, in the order of the spine's row numbers, without the spine's own columns, which are in
-//! memory anyway. A pass over it reads all files side by side, each from its beginning, and takes every row from the part that has its number. The files
-//! have no names: the system frees them when the answer is dropped and when the process dies.
+//! A spilled answer lies in a segment for each part of the spine, in the order of the spine's row numbers, without the spine's own columns, which lie where
+//! the spine does. A pass over it reads the spine and all segments side by side, each from its beginning, and takes every row from the part that has its
+//! number.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::UInt32Type;
-use arrow::ipc::reader::StreamReader;
-
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use tokio::task::spawn_blocking;
 
 use super::JoinError;
 use super::gather::{extend, pick};
 use super::plan::JoinPlan;
+use super::spool::{Batches, Segment, Spooled, Waiting, unblocked};
 
 /// Rows that are put together at a time.
 const MERGED_ROWS: usize = 1 << 15;
@@ -34,24 +30,31 @@ pub struct JoinedRows {
     rows: Lies,
     /// Given back with the last copy of the rows.
     held: Option<Arc<dyn Any + Send + Sync>>,
+    /// Passes end where nobody waits for them.
+    waiting: Option<Waiting>,
 }
+
+type BoxedPass<T> = Box<dyn Iterator<Item = Result<T, JoinError>> + Send>;
 
 #[derive(Clone)]
 enum Lies {
     InMemory(Arc<[RecordBatch]>),
-    OnDisk(Arc<Spilled>),
+    /// Whole, as they were put aside.
+    Spooled(Spooled),
+    /// To be merged.
+    Spilled(Arc<Spilled>),
 }
 
 /// The features of a spine, by parts.
 struct Spilled {
     plan: Arc<JoinPlan>,
-    parts: Vec<Arc<File>>,
+    parts: Vec<Segment>,
 }
 
 impl JoinedRows {
     /// Features that were written part by part: each batch has its row numbers first.
-    pub(super) fn spilled(plan: Arc<JoinPlan>, parts: Vec<File>) -> Self {
-        Self { rows: Lies::OnDisk(Arc::new(Spilled { plan, parts: parts.into_iter().map(Arc::new).collect() })), held: None }
+    pub(super) fn spilled(plan: Arc<JoinPlan>, parts: Vec<Segment>) -> Self {
+        Self { rows: Lies::Spilled(Arc::new(Spilled { plan, parts })), held: None, waiting: None }
     }
 
     /// The same rows, with what is given back when they are dropped: a reservation of their memory.
@@ -60,11 +63,19 @@ impl JoinedRows {
         Self { held: Some(held), ..self }
     }
 
+    /// The same rows, passes over which end with an error once what is given with them is dropped: for passes on threads that nobody can stop.
+    #[must_use]
+    pub fn watched(&self) -> (Self, Arc<()>) {
+        let (waiting, guard) = Waiting::new();
+        (Self { waiting: Some(waiting), ..self.clone() }, guard)
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         match &self.rows {
             Lies::InMemory(batches) => batches.iter().map(RecordBatch::num_rows).sum(),
-            Lies::OnDisk(spilled) => spilled.plan.spine.rows(),
+            Lies::Spooled(spooled) => spooled.rows(),
+            Lies::Spilled(spilled) => spilled.plan.spine.rows(),
         }
     }
 
@@ -75,13 +86,15 @@ impl JoinedRows {
 
     /// A pass over the rows. One over spilled rows reads and computes as it goes: take it where a thread may be held up.
     pub fn batches(&self) -> Box<dyn Iterator<Item = Result<RecordBatch, JoinError>> + Send> {
-        match &self.rows {
+        let all: Batches = match &self.rows {
             Lies::InMemory(batches) => {
                 let batches = Arc::clone(batches);
                 Box::new((0..batches.len()).map(move |number| Ok(batches[number].clone())))
             }
-            Lies::OnDisk(spilled) => Box::new(Pass::new(Arc::clone(spilled), None)),
-        }
+            Lies::Spooled(spooled) => spooled.batches(None),
+            Lies::Spilled(spilled) => Box::new(Pass::new(Arc::clone(spilled), None)),
+        };
+        self.while_waited_for(all)
     }
 
     /// A pass over the rows that holds up no thread of the async runtime, and keeps what [`JoinedRows::holding`] gave until it ends.
@@ -92,34 +105,38 @@ impl JoinedRows {
                 let _held = &held;
             }))
             .boxed(),
-            Lies::OnDisk(_) => stream::try_unfold((self.batches(), held), |(mut pass, held)| async move {
-                let (next, pass) = spawn_blocking(move || (pass.next(), pass)).await?;
-                Ok(next.transpose()?.map(|batch| (batch, (pass, held))))
-            })
-            .boxed(),
+            Lies::Spooled(_) | Lies::Spilled(_) => unblocked(self.batches(), held),
         }
     }
 
     /// A pass over one column of rows that have so many, `None` where a batch has others; as [`JoinedRows::batches`], without reading the rest.
     pub fn column(&self, place: usize, columns: usize) -> Box<dyn Iterator<Item = Result<Option<ArrayRef>, JoinError>> + Send> {
+        self.while_waited_for(self.whole_column(place, columns))
+    }
+
+    fn while_waited_for<T: 'static>(&self, pass: BoxedPass<T>) -> BoxedPass<T> {
+        match self.waiting.clone() {
+            None => pass,
+            Some(waiting) => Box::new(pass.map(move |next| waiting.check().and(next))),
+        }
+    }
+
+    fn whole_column(&self, place: usize, columns: usize) -> BoxedPass<Option<ArrayRef>> {
         match &self.rows {
             Lies::InMemory(batches) => {
                 let (batches, count) = (Arc::clone(batches), batches.len());
                 let column = move |number: usize| batches[number].columns().get(place).filter(|_| batches[number].num_columns() == columns).cloned();
                 Box::new((0..count).map(move |number| Ok(column(number))))
             }
-            Lies::OnDisk(spilled) if place < spilled.plan.schema.fields().len() && columns == spilled.plan.schema.fields().len() => {
-                let own = spilled.plan.spine.schema().fields().len();
-                match place.checked_sub(own) {
-                    Some(feature) => Box::new(Pass::new(Arc::clone(spilled), Some(feature)).map(|batch| Ok(batch?.columns().last().cloned()))),
-                    None => {
-                        let plan = Arc::clone(&spilled.plan);
-                        let count = plan.spine.batches().len();
-                        Box::new((0..count).map(move |number| Ok(Some(Arc::clone(plan.spine.batches()[number].column(place))))))
-                    }
+            Lies::Spooled(spooled) if place < columns && columns == spooled.schema().fields().len() => only(spooled.batches(Some(&[place]))),
+            Lies::Spilled(spilled) if place < columns && columns == spilled.plan.schema.fields().len() => {
+                let spine = &spilled.plan.spine;
+                match place.checked_sub(spine.schema().fields().len()) {
+                    Some(feature) => only(Box::new(Pass::new(Arc::clone(spilled), Some(feature)))),
+                    None => only(spine.rows_in(Some(&[place]))),
                 }
             }
-            Lies::OnDisk(_) => Box::new(std::iter::once(Ok(None))),
+            Lies::Spooled(_) | Lies::Spilled(_) => Box::new(std::iter::once(Ok(None))),
         }
     }
 
@@ -132,19 +149,30 @@ impl JoinedRows {
     }
 }
 
+/// The last column of each batch.
+fn only(batches: Batches) -> BoxedPass<Option<ArrayRef>> {
+    Box::new(batches.map(|batch| Ok(batch?.columns().last().cloned())))
+}
+
+impl From<Spooled> for JoinedRows {
+    fn from(rows: Spooled) -> Self {
+        Self { rows: Lies::Spooled(rows), held: None, waiting: None }
+    }
+}
+
 impl From<Vec<RecordBatch>> for JoinedRows {
     fn from(batches: Vec<RecordBatch>) -> Self {
-        Self { rows: Lies::InMemory(batches.into()), held: None }
+        Self { rows: Lies::InMemory(batches.into()), held: None, waiting: None }
     }
 }
 
 impl fmt::Debug for JoinedRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let files = match &self.rows {
-            Lies::InMemory(_) => 0,
-            Lies::OnDisk(spilled) => spilled.parts.len(),
+        let parts = match &self.rows {
+            Lies::InMemory(_) | Lies::Spooled(_) => 0,
+            Lies::Spilled(spilled) => spilled.parts.len(),
         };
-        f.debug_struct("JoinedRows").field("rows", &self.len()).field("files", &files).field("reserved", &self.held.is_some()).finish()
+        f.debug_struct("JoinedRows").field("rows", &self.len()).field("parts", &parts).field("reserved", &self.held.is_some()).finish()
     }
 }
 
@@ -154,33 +182,43 @@ struct Pass {
     parts: Vec<Part>,
     /// The only feature that is wanted, and then without the spine; none: all.
     only: Option<usize>,
-    /// The batch of the spine that is next, and its rows that were taken.
-    batch: usize,
-    taken: usize,
+    spine: Batches,
+    /// What is left of the batch of the spine that was begun.
+    rest: Option<RecordBatch>,
     /// The number of the next row.
     row: usize,
     ready: VecDeque<RecordBatch>,
-    failed: bool,
+    ended: bool,
 }
 
 impl Pass {
     fn new(spilled: Arc<Spilled>, only: Option<usize>) -> Self {
-        let part = |file: &Arc<File>| Part { file: Some(Arc::clone(file)), only, reader: None, batch: None, row: 0 };
+        let part = |segment: &Segment| Part { batches: segment.batches(only.map(|feature| vec![0, feature + 1])), batch: None, row: 0 };
         let parts = spilled.parts.iter().map(part).collect();
-        Self { spilled, parts, only, batch: 0, taken: 0, row: 0, ready: VecDeque::new(), failed: false }
+        let spine = spilled.plan.spine.rows_in(only.map(|_| [].as_slice()));
+        Self { spilled, parts, only, spine, rest: None, row: 0, ready: VecDeque::new(), ended: false }
     }
 
     /// Makes the next rows ready, where there are any.
     fn step(&mut self) -> Result<(), JoinError> {
-        let spilled = Arc::clone(&self.spilled);
-        let Some(spine) = spilled.plan.spine.batches().get(self.batch) else { return Ok(()) };
-        let rows = MERGED_ROWS.min(spine.num_rows() - self.taken);
+        let next = match self.rest.take() {
+            Some(rest) => Some(rest),
+            None => self.spine.next().transpose()?,
+        };
+        let Some(batch) = next else {
+            self.ended = true;
+            return Ok(());
+        };
+        let rows = MERGED_ROWS.min(batch.num_rows());
+        if rows < batch.num_rows() {
+            self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
+        }
         if rows > 0 {
             let (sources, places) = self.places(rows)?;
-            let own = spilled.plan.spine.schema().fields().len();
-            let (schema, spine, features) = match self.only {
-                None => (Arc::clone(&spilled.plan.schema), spine.slice(self.taken, rows), spilled.plan.schema.fields().len() - own),
-                Some(feature) => (Arc::new(spilled.plan.schema.project(&[own + feature])?), spine.slice(self.taken, rows).project(&[])?, 1),
+            let own = self.spilled.plan.spine.schema().fields().len();
+            let (schema, features) = match self.only {
+                None => (Arc::clone(&self.spilled.plan.schema), self.spilled.plan.schema.fields().len() - own),
+                Some(feature) => (Arc::new(self.spilled.plan.schema.project(&[own + feature])?), 1),
             };
             let columns = |rows: Range<usize>| {
                 let feature = |place: usize| {
@@ -190,13 +228,10 @@ impl Pass {
                 (0..features).map(feature).collect()
             };
             let mut joined = Vec::with_capacity(1);
-            extend(&mut joined, &schema, &spine, 0, &columns)?;
+            extend(&mut joined, &schema, &batch.slice(0, rows), 0, &columns)?;
             self.ready.extend(joined);
         }
-        (self.taken, self.row) = (self.taken + rows, self.row + rows);
-        if self.taken == spine.num_rows() {
-            (self.batch, self.taken) = (self.batch + 1, 0);
-        }
+        self.row += rows;
         Ok(())
     }
 
@@ -238,9 +273,9 @@ impl Iterator for Pass {
     type Item = Result<RecordBatch, JoinError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.ready.is_empty() && !self.failed && self.batch < self.spilled.plan.spine.batches().len() {
+        while self.ready.is_empty() && !self.ended {
             if let Err(error) = self.step() {
-                self.failed = true;
+                self.ended = true;
                 return Some(Err(error));
             }
         }
@@ -253,10 +288,7 @@ type Lie = (Vec<RecordBatch>, Vec<(usize, usize)>);
 
 /// Where a pass stands in a part.
 struct Part {
-    /// The file until it is opened.
-    file: Option<Arc<File>>,
-    only: Option<usize>,
-    reader: Option<StreamReader<BufReader<FromStart>>>,
+    batches: Batches,
     batch: Option<RecordBatch>,
     row: usize,
 }
@@ -264,30 +296,12 @@ struct Part {
 impl Part {
     /// The batch that the next row is of.
     fn batch(&mut self) -> Result<Option<RecordBatch>, JoinError> {
-        if let Some(file) = self.file.take() {
-            self.reader = Some(StreamReader::try_new(BufReader::new(FromStart { file, at: 0 }), self.only.map(|feature| vec![0, feature + 1]))?);
-        }
         while self.batch.as_ref().is_none_or(|batch| self.row == batch.num_rows()) {
-            (self.batch, self.row) = (self.reader.as_mut().and_then(Iterator::next).transpose()?, 0);
+            (self.batch, self.row) = (self.batches.next().transpose()?, 0);
             if self.batch.is_none() {
-                self.reader = None;
                 break;
             }
         }
         Ok(self.batch.clone())
-    }
-}
-
-/// Reads a file that others read too.
-struct FromStart {
-    file: Arc<File>,
-    at: u64,
-}
-
-impl Read for FromStart {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.file.read_at(buffer, self.at)?;
-        self.at += bytes as u64;
-        Ok(bytes)
     }
 }

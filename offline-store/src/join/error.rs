@@ -74,6 +74,12 @@ pub enum JoinError {
         /// The most that there may be.
         limit: usize,
     },
+    /// Rows that are put aside take more bytes than they may.
+    #[error("the rows take more than the {limit} bytes that one spine may; raise limits.spine_bytes or split the spine")]
+    SpoolTooLarge {
+        /// What they may take.
+        limit: u64,
+    },
     /// The spine and what is known of its rows leave no memory to join with.
     #[error("the join of {rows} spine rows needs at least {needed} bytes of memory and may use {limit}; raise the limit or split the spine")]
     Memory {
@@ -117,6 +123,15 @@ pub enum JoinError {
 }
 
 impl JoinError {
+    /// The same of rows that come after so many others.
+    pub(super) fn of_later_rows(self, rows: usize) -> Self {
+        match self {
+            Self::NullTime { column, row } => Self::NullTime { column, row: row + rows },
+            Self::Misfit { column, row, expected } => Self::Misfit { column, row: row + rows, expected },
+            other => other,
+        }
+    }
+
     /// A view that cannot be read.
     pub(super) fn scan(view: &str, error: ScanError) -> Self {
         Self::Scan { view: view.to_owned(), kind: error.kind, source: error.source }
@@ -133,7 +148,7 @@ impl Kinded for JoinError {
             | Self::NullTime { .. }
             | Self::Misfit { .. }
             | Self::SpineSchema { .. } => ErrorKind::InvalidArgument,
-            Self::SpineTooLarge { .. } | Self::Memory { .. } => ErrorKind::Exhausted,
+            Self::SpineTooLarge { .. } | Self::SpoolTooLarge { .. } | Self::Memory { .. } => ErrorKind::Exhausted,
             Self::Spill(error) if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
             Self::Spill(error) if error.kind() != std::io::ErrorKind::InvalidData => ErrorKind::Unavailable,
             Self::Scan { kind, .. } => *kind,

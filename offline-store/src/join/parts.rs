@@ -1,34 +1,33 @@
 //! A join that would outgrow its memory: the spine in parts, joined one after the other and spilled.
 //!
 //! A row of the answer depends on its own row of the spine alone, so the spine can be cut at will. It is cut by the entities of the view named first, in
-//! their order, so that files sorted by entity are read in turns and not again for each part. What grows with the rows of a part is what was measured: the
-//! part's own keys and times, the matches of the views that are under way, and its features. The first part is cut by an estimate; each part tells what
-//! its features took, and the next is cut by that.
+//! their order ([`super::cut`]), so that files sorted by entity are read in turns and not again for each part. What grows with the rows of a part is what was
+//! measured: the part's own keys and times, the matches of the views that are under way, and its features. The first part is cut by an estimate; each
+//! part tells what its features took, and the next is cut by that.
 //!
 //! ```text
-//! limit = spine and plan, which stay | buffers of the cores | one part, and the batches of a merge
+//! limit = spine and plan where it lies in memory, which stay | buffers of the cores | one part, a block of the spine on disk, or the batches of a merge
 //! ```
 //!
 //! | it stops | what is left |
 //! | -- | -- |
 //! | cancelled, or an error in any part | nothing: files have no names and go with their handles |
 //! | the disk is full | [`JoinError::Spill`], nothing else |
-//! | the spine alone outgrows the limit | [`JoinError::Memory`], before anything is read |
+//! | a spine in memory alone outgrows the limit | [`JoinError::Memory`], before anything is read |
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anabranch_core::types::DataType;
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
-use arrow::ipc::writer::StreamWriter;
 
 use super::answer::JoinedRows;
+use super::cut::{Cut, Cutter, Cutting};
 use super::gather::{Gathered, extend, rows_of};
 use super::plan::{JoinPlan, ViewPlan};
 use super::report::JoinReport;
+use super::spool::{Segment, SpillFile, SpillFiles, Waiting, slice_bytes};
 use super::work::Cores;
 use super::{JoinError, Spine, ViewRows, gather_views};
 
@@ -39,8 +38,8 @@ pub struct JoinLimits {
     pub memory_bytes: usize,
     /// The most rows of the spine that are joined at once, whatever the memory.
     pub part_rows: usize,
-    /// Makes an empty file to spill to, which nobody else sees.
-    pub spill: Arc<dyn Fn() -> io::Result<File> + Send + Sync>,
+    /// Where it spills to.
+    pub spill: SpillFiles,
 }
 
 impl fmt::Debug for JoinLimits {
@@ -67,24 +66,57 @@ const LEAST_ROWS: usize = 4_096;
 /// Rows of a spilled batch: fewer where there are many parts, of each of which a merge holds one.
 const SPILLED_ROWS: usize = 8_192;
 
+/// The fewest rows of a spilled batch.
+const LEAST_SPILLED_ROWS: usize = 256;
+
+/// What a row of a spine on disk takes in each timeline of its part, beside what a row of one in memory does.
+const ON_DISK_ROW_BYTES: usize = 24;
+
+/// What stays in memory of a merge for each part, beside a batch.
+const PART_BYTES: usize = 16 << 10;
+
+/// Ranges of keys for each part of a spine on disk: a part begins in the middle of one and ends in the middle of another.
+const RANGES_PER_PART: usize = 4;
+
+/// The part of the memory that a block of a spine on disk may take: its rows are held once more as they are ordered.
+const BLOCK_SHARE: usize = 3;
+
+/// The least that a block takes.
+const LEAST_BLOCK_BYTES: usize = 1 << 20;
+
+impl JoinLimits {
+    /// How much of so much memory a spine should take, with what is known of its rows, before it goes to disk: what is left is for the join.
+    pub fn spine_share(memory_bytes: usize) -> usize {
+        memory_bytes.saturating_sub(BYTES_PER_CORE * Cores::count()) / 2
+    }
+}
+
 impl JoinPlan {
-    /// About how many bytes the join holds at most when it is done at once, the spine included.
+    /// About how many bytes the join holds at most when it is done at once, with the spine where that lies in memory.
     pub fn memory_bytes(&self) -> usize {
-        self.fixed_bytes() + self.spine.rows() * self.row_bytes()
+        self.fixed_bytes() + self.spine.rows().saturating_mul(self.row_bytes())
     }
 
     /// The least that [`join_within`](super::join_within) can be done with.
     pub fn least_memory_bytes(&self) -> usize {
-        self.fixed_bytes() + self.spine.rows().min(LEAST_ROWS) * self.row_bytes()
+        let part = self.spine.rows().min(LEAST_ROWS) * self.row_bytes();
+        self.fixed_bytes() + if self.spine.is_on_disk() { part.max(LEAST_BLOCK_BYTES * BLOCK_SHARE).max(self.merge_bytes()) } else { part }
     }
 
     /// What stays from the first part to the last, and the buffers of the cores.
     fn fixed_bytes(&self) -> usize {
-        // Batches are often slices of one buffer, which counts once.
-        let slice = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
-        let spine: usize = self.spine.batches().iter().flat_map(RecordBatch::columns).map(slice).sum();
-        // A time for each row, and for each timeline a time, a number and an entity.
-        BYTES_PER_CORE * Cores::count() + spine + self.spine.rows() * (8 + 16 * self.timelines())
+        let of_spine = match self.spine.is_on_disk() {
+            true => 0,
+            // A time for each row, and for each timeline a time, a number and an entity.
+            false => self.spine.batches().iter().map(slice_bytes).sum::<usize>() + self.spine.rows() * (8 + 16 * self.timelines()),
+        };
+        BYTES_PER_CORE * Cores::count() + of_spine
+    }
+
+    /// The memory with which a merge of the parts takes no more than a part did: more memory makes fewer of them.
+    fn merge_bytes(&self) -> usize {
+        let joined = self.spine.rows() as f64 * self.row_bytes() as f64;
+        (joined * (PART_BYTES + LEAST_SPILLED_ROWS * self.features_bytes()) as f64).sqrt() as usize
     }
 
     fn timelines(&self) -> usize {
@@ -97,7 +129,8 @@ impl JoinPlan {
     /// What a row of the spine takes while it is joined.
     fn row_bytes(&self) -> usize {
         let matches = MATCH_BYTES * self.views.len().min(Cores::views_at_once());
-        PART_ROW_BYTES * self.timelines() + matches + self.features_bytes()
+        let on_disk = if self.spine.is_on_disk() { ON_DISK_ROW_BYTES } else { 0 };
+        (PART_ROW_BYTES + on_disk) * self.timelines() + matches + self.features_bytes()
     }
 
     /// What the features of a row take, as far as their types tell.
@@ -118,10 +151,7 @@ impl JoinPlan {
 
     /// The join of some rows of the spine, ascending: their keys and times alone.
     fn part(&self, rows: &[u32]) -> Result<Self, JoinError> {
-        let wanted = |field: &&Arc<Field>| {
-            field.name() == self.spine.time_column() || self.selected.iter().any(|view| view.key_columns.contains(field.name()))
-        };
-        let places: Vec<usize> = self.spine.schema().fields().iter().enumerate().filter(|(_, field)| wanted(field)).map(|(place, _)| place).collect();
+        let places = self.joined_columns();
         let schema = Arc::new(self.spine.schema().project(&places)?);
         let spine = Spine::new(schema, self.spine.taken(&places, rows)?, self.spine.time_column())?;
         Self::of_views(spine, self.selected.clone(), self.options)
@@ -139,6 +169,43 @@ fn value_bytes(data_type: DataType) -> usize {
     }
 }
 
+/// Gives the parts of a spine, one after the other.
+enum Parts {
+    /// The rows in the order in which they are joined, and how many were.
+    InMemory(Arc<JoinPlan>, Vec<u32>, usize),
+    OnDisk(Arc<JoinPlan>, Cutter),
+}
+
+impl Parts {
+    /// The join of the next rows, at most so many, and their numbers, ascending; none: there are no more.
+    fn next(&mut self, rows: usize) -> Result<Option<(JoinPlan, Vec<u32>)>, JoinError> {
+        match self {
+            Self::InMemory(_, order, done) if *done == order.len() => Ok(None),
+            Self::InMemory(plan, order, done) => {
+                let end = order.len().min(*done + rows);
+                let mut numbers = order[*done..end].to_vec();
+                *done = end;
+                numbers.sort_unstable();
+                Ok(Some((plan.part(&numbers)?, numbers)))
+            }
+            Self::OnDisk(plan, cutter) => match cutter.next(rows)? {
+                None => Ok(None),
+                Some(Cut { spine, numbers }) => Ok(Some((JoinPlan::of_views(spine, plan.selected.clone(), plan.options)?, numbers))),
+            },
+        }
+    }
+}
+
+impl Parts {
+    /// What long keys of a row take beyond what is taken for granted: in the part, as it is put in order, and where they are looked up.
+    fn key_bytes(&self) -> usize {
+        match self {
+            Self::InMemory(..) => 0,
+            Self::OnDisk(_, cutter) => 3 * cutter.row_bytes().saturating_sub(ON_DISK_ROW_BYTES),
+        }
+    }
+}
+
 /// Joins part by part; as [`join_within`](super::join_within).
 pub(super) async fn join_parts(
     plan: Arc<JoinPlan>,
@@ -151,73 +218,83 @@ pub(super) async fn join_parts(
         return Err(JoinError::Memory { rows: total, needed: least, limit: limits.memory_bytes });
     }
     let budget = limits.memory_bytes - plan.fixed_bytes();
-    let mut report =
-        JoinReport { spine_rows: total as u64, reserved_bytes: limits.memory_bytes.min(plan.memory_bytes()) as u64, ..JoinReport::default() };
-    let of = Arc::clone(&plan);
-    let order = Arc::new(cores.run(move || of.by_entity()).await?);
     // A merge holds a batch of each part.
-    let parts = (total * estimate).div_ceil(budget.max(1)).max(total.div_ceil(limits.part_rows.max(1)));
-    let batch_rows = (SPILLED_ROWS / parts.max(1)).max(256);
-    let (mut row_bytes, mut done, mut files) = (estimate, 0, Vec::new());
-    while done < total {
-        let size = (budget / row_bytes).max(LEAST_ROWS).min(limits.part_rows.max(1)).min(total - done);
-        let (of, all) = (Arc::clone(&plan), Arc::clone(&order));
-        let cut = move || {
-            let mut numbers = all[done..done + size].to_vec();
-            numbers.sort_unstable();
-            of.part(&numbers).map(|part| (Arc::new(part), numbers))
-        };
-        let (part, numbers) = cores.run(cut).await??;
+    let parts = (total.saturating_mul(estimate)).div_ceil(budget.max(1)).max(total.div_ceil(limits.part_rows.max(1))).max(1);
+    let batch_rows = (SPILLED_ROWS / parts).max(LEAST_SPILLED_ROWS);
+    let mut report = JoinReport {
+        spine_rows: total as u64,
+        reserved_bytes: limits.memory_bytes.min(plan.memory_bytes()) as u64,
+        spilled_bytes: plan.spine.put_aside().disk_bytes(),
+        ..JoinReport::default()
+    };
+    let (of, files) = (Arc::clone(&plan), Arc::clone(&limits.spill));
+    let cutting = Cutting {
+        ranges: if parts > 1 { parts.saturating_mul(RANGES_PER_PART) } else { 1 },
+        block_bytes: budget / BLOCK_SHARE,
+        block_rows: limits.part_rows,
+    };
+    let cut = move |waiting: &Waiting| match of.spine.is_on_disk() {
+        true => {
+            let (cutter, bytes) = Cutter::new(Arc::clone(&of), cutting, &files, waiting)?;
+            Ok((Parts::OnDisk(of, cutter), bytes, SpillFile::new(&files)?))
+        }
+        false => {
+            let order = of.by_entity();
+            Ok((Parts::InMemory(of, order, 0), 0, SpillFile::new(&files)?))
+        }
+    };
+    let (cut, bytes, file) = Waiting::run(cut).await?;
+    report.spilled_bytes += bytes;
+    let estimate = estimate + cut.key_bytes();
+    // What is cut and written off the runtime, in turn.
+    let (cut, file) = (Arc::new(Mutex::new(cut)), Arc::new(Mutex::new(file)));
+    let (mut row_bytes, mut segments) = (estimate, Vec::new());
+    loop {
+        let size = (budget / row_bytes).max(LEAST_ROWS).min(limits.part_rows.max(1));
+        let of = Arc::clone(&cut);
+        let next = cores.run(move || of.lock().unwrap_or_else(PoisonError::into_inner).next(size)).await??;
+        let Some((part, numbers)) = next else { break };
+        let size = numbers.len();
         let mut of_part = JoinReport::default();
-        let features = gather_views(&part, &rows, cores, &mut of_part).await?;
+        let features = gather_views(&Arc::new(part), &rows, cores, &mut of_part).await?;
         let spread = features.iter().map(Gathered::memory_bytes).sum::<usize>() / size;
         // What the estimate holds for values of no fixed width is replaced by what they took.
         row_bytes = estimate.max(estimate - plan.features_bytes() + 2 * spread);
-        let (of, spill) = (Arc::clone(&plan), Arc::clone(&limits.spill));
-        let (file, bytes) = tokio::task::spawn_blocking(move || write(&of, &numbers, &features, &spill, batch_rows)).await??;
-        files.push(file);
+        let (of, file) = (Arc::clone(&plan), Arc::clone(&file));
+        let write = move |_: &Waiting| {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = file.bytes();
+            let segment = write(&of, &numbers, &features, &mut file, batch_rows)?;
+            Ok((segment, file.bytes() - before))
+        };
+        let (segment, bytes) = Waiting::run(write).await?;
+        segments.push(segment);
         report.add(of_part);
-        (report.parts, report.spilled_bytes, done) = (report.parts + 1, report.spilled_bytes + bytes, done + size);
+        (report.parts, report.spilled_bytes) = (report.parts + 1, report.spilled_bytes + bytes);
     }
-    Ok((JoinedRows::spilled(plan, files), report))
+    Ok((JoinedRows::spilled(plan, segments), report))
 }
 
-/// Writes the features of a part with their row numbers; gives how many bytes that took.
-fn write(
-    plan: &JoinPlan,
-    numbers: &[u32],
-    features: &[Gathered],
-    spill: &Arc<dyn Fn() -> io::Result<File> + Send + Sync>,
-    batch_rows: usize,
-) -> Result<(File, u64), JoinError> {
+/// Writes the features of a part with their row numbers.
+fn write(plan: &JoinPlan, numbers: &[u32], features: &[Gathered], file: &mut SpillFile, batch_rows: usize) -> Result<Segment, JoinError> {
     let schema = spilled_schema(plan);
     let number = Arc::new(Schema::new(vec![Arc::clone(&schema.fields()[0])]));
-    let file = spill().map_err(JoinError::Spill)?;
-    let mut writer = StreamWriter::try_new(BufWriter::new(file), &schema).map_err(spilling)?;
-    for (place, chunk) in numbers.chunks(batch_rows).enumerate() {
+    let batches = numbers.chunks(batch_rows).enumerate().flat_map(|(place, chunk)| {
         let chunk: ArrayRef = Arc::new(UInt32Array::from(chunk.to_vec()));
-        let chunk = RecordBatch::try_new(Arc::clone(&number), vec![chunk])?;
         let mut batches = Vec::with_capacity(1);
-        extend(&mut batches, &schema, &chunk, place * batch_rows, &|rows| rows_of(features, rows))?;
-        for batch in batches {
-            writer.write(&batch).map_err(spilling)?;
+        let written = RecordBatch::try_new(Arc::clone(&number), vec![chunk])
+            .map_err(JoinError::from)
+            .and_then(|chunk| extend(&mut batches, &schema, &chunk, place * batch_rows, &|rows| rows_of(features, rows)));
+        match written {
+            Ok(()) => batches.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
         }
-    }
-    let mut file = writer.into_inner().map_err(spilling)?.into_inner().map_err(|error| JoinError::Spill(error.into_error()))?;
-    file.flush().map_err(JoinError::Spill)?;
-    let bytes = file.stream_position().map_err(JoinError::Spill)?;
-    Ok((file, bytes))
+    });
+    file.append(&schema, batches)
 }
 
 fn spilled_schema(plan: &JoinPlan) -> SchemaRef {
     let number = Arc::new(Field::new("row", ArrowType::UInt32, false));
     let features = plan.schema.fields().iter().skip(plan.spine.schema().fields().len()).cloned();
     Arc::new(Schema::new([number].into_iter().chain(features).collect::<Vec<_>>()))
-}
-
-fn spilling(error: arrow::error::ArrowError) -> JoinError {
-    match error {
-        arrow::error::ArrowError::IoError(_, error) => JoinError::Spill(error),
-        other => JoinError::Gather(other),
-    }
 }

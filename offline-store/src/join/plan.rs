@@ -100,7 +100,9 @@ impl JoinPlan {
                 }
             };
             let (name, layout) = (view.name.clone(), Arc::clone(&view.layout));
-            let scan = ViewScan { hint: timeline.hint(&layout), columns: scan_columns(view), name, layout };
+            // Nothing is known yet of rows that lie on disk: each part of them is planned by itself.
+            let hint = if spine.is_on_disk() { ScanHint::anything() } else { timeline.hint(&layout) };
+            let scan = ViewScan { hint, columns: scan_columns(view), name, layout };
             views.push(Arc::new(ViewPlan { places: Places::of(&scan.columns), scan, timeline, options }));
         }
         Ok(Self { spine, schema, views, selected, options })
@@ -109,6 +111,37 @@ impl JoinPlan {
     /// The spine.
     pub const fn spine(&self) -> &Spine {
         &self.spine
+    }
+
+    /// The same with the spine in memory, wherever it lies.
+    ///
+    /// # Errors
+    /// As [`JoinPlan::of_views`]; where rows on disk cannot be read.
+    pub fn in_memory(self: &Arc<Self>) -> Result<Arc<Self>, JoinError> {
+        if !self.spine.is_on_disk() {
+            return Ok(Arc::clone(self));
+        }
+        let batches = self.spine.rows_in(None).collect::<Result<_, _>>()?;
+        let spine = Spine::new(Arc::clone(self.spine.schema()), batches, self.spine.time_column())?;
+        Self::of_views(spine, self.selected.clone(), self.options).map(Arc::new)
+    }
+
+    /// The places of the spine's columns that a join looks at, its time and its keys, ascending.
+    pub(super) fn joined_columns(&self) -> Vec<usize> {
+        let wanted =
+            |field: &Field| field.name() == self.spine.time_column() || self.selected.iter().any(|view| view.key_columns.contains(field.name()));
+        self.spine.schema().fields().iter().enumerate().filter(|(_, field)| wanted(field)).map(|(place, _)| place).collect()
+    }
+
+    /// The keys of the view that is named first in some rows of a spine of this plan, once all its times and keys are judged; none: there is no view.
+    pub(super) fn judged_keys(&self, rows: &Spine) -> Result<Option<Vec<(Scalar, ArrayRef)>>, JoinError> {
+        let mut first = None;
+        for view in &self.selected {
+            let columns = keys_of_spine(rows, view, &key_columns(view))?;
+            let of_batch = || columns.into_iter().filter_map(|(scalar, mut arrays)| Some((scalar, arrays.pop()?))).collect();
+            first = first.or_else(|| Some(of_batch()));
+        }
+        Ok(first)
     }
 
     /// The schema of the output: the spine's columns, then the features.
@@ -131,14 +164,7 @@ impl ViewPlan {
 
 impl Timeline {
     fn new(spine: &Spine, view: &SelectedView, key: &[(String, DataType)]) -> Result<Self, JoinError> {
-        let mut columns = Vec::with_capacity(key.len());
-        for (join_key, (column, data_type)) in view.layout.keys().iter().zip(key) {
-            let role = format!("join key {:?} of feature view {:?}", join_key.name, view.name);
-            let DataType::Scalar(scalar) = data_type else {
-                return Err(JoinError::Selection(Error::Type { expected: "a join key".to_owned(), found: data_type.to_string() }));
-            };
-            columns.push((*scalar, spine.column(column, &role, *data_type)?));
-        }
+        let columns = keys_of_spine(spine, view, key)?;
         let counts: Vec<usize> = spine.batches().iter().map(|batch| batch.num_rows()).collect();
         let key = |batch: usize| columns.iter().map(|(scalar, arrays)| (*scalar, Arc::clone(&arrays[batch]))).collect();
         let keys: Vec<Vec<(Scalar, ArrayRef)>> = (0..counts.len()).map(key).collect();
@@ -155,6 +181,19 @@ impl Timeline {
         let lookback = layout.view().lookback;
         ScanHint { min_event_time: first.zip(lookback).map(|(first, lookback)| first.minus(lookback)), max_event_time: last, keys: self.hint.clone() }
     }
+}
+
+/// The spine's values of a key, column by column, one array for each batch in memory.
+fn keys_of_spine(spine: &Spine, view: &SelectedView, key: &[(String, DataType)]) -> Result<Vec<(Scalar, Vec<ArrayRef>)>, JoinError> {
+    let mut columns = Vec::with_capacity(key.len());
+    for (join_key, (column, data_type)) in view.layout.keys().iter().zip(key) {
+        let role = format!("join key {:?} of feature view {:?}", join_key.name, view.name);
+        let DataType::Scalar(scalar) = data_type else {
+            return Err(JoinError::Selection(Error::Type { expected: "a join key".to_owned(), found: data_type.to_string() }));
+        };
+        columns.push((*scalar, spine.column(column, &role, *data_type)?));
+    }
+    Ok(columns)
 }
 
 /// The spine's columns for a view's key. Integers of every width are one key space, so they are all read as `i64`.

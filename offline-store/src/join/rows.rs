@@ -27,6 +27,13 @@ pub struct ScanHint {
     pub keys: Option<Arc<KeyHint>>,
 }
 
+impl ScanHint {
+    /// Any row can matter.
+    pub(super) const fn anything() -> Self {
+        Self { min_event_time: None, max_event_time: Timestamp::MAX, keys: None }
+    }
+}
+
 /// What a join wants of one view.
 #[derive(Debug, Clone)]
 pub struct ViewScan {

@@ -1,6 +1,8 @@
 //! The caller's side of a join: any columns, one of them a time.
 //!
-//! The batches are kept as they came and go out again unchanged. Rows are counted from 0 over all batches, and that count is what errors name.
+//! The rows are kept as they came and go out again unchanged. Rows are counted from 0 over all batches, and that count is what errors name.
+//!
+//! A spine lies in memory, with the times of its rows, or on disk, and then nothing is held of it: its rows are judged when they are read for the join.
 
 use anabranch_core::columns::conform;
 use anabranch_core::types::{DataType, Scalar};
@@ -10,6 +12,8 @@ use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
 use super::JoinError;
+use super::answer::JoinedRows;
+use super::spool::{Batches, Spooled};
 
 /// How many rows a batch of taken ones holds.
 const TAKEN_ROWS: usize = 64 << 10;
@@ -17,9 +21,9 @@ const TAKEN_ROWS: usize = 64 << 10;
 /// The rows that want features, each at its own time.
 #[derive(Debug, Clone)]
 pub struct Spine {
-    schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    rows: Spooled,
     time_column: String,
+    /// The time of each row in microseconds; none where the rows lie on disk.
     times: Vec<i64>,
 }
 
@@ -39,15 +43,23 @@ impl Spine {
         if let Some(batch) = batches.iter().position(|batch| batch.schema_ref().fields() != schema.fields()) {
             return Err(JoinError::SpineSchema { batch });
         }
-        let rows = batches.iter().map(RecordBatch::num_rows).sum();
-        if rows > Self::MAX_ROWS {
-            return Err(JoinError::SpineTooLarge { rows, limit: Self::MAX_ROWS });
+        Self::spooled(Spooled::of(schema, batches), time_column)
+    }
+
+    /// Takes rows that were put aside.
+    ///
+    /// # Errors
+    /// As [`Spine::new`]; where the rows lie on disk, what is wrong with one of them is told by the join.
+    pub fn spooled(rows: Spooled, time_column: &str) -> Result<Self, JoinError> {
+        if rows.rows() > Self::MAX_ROWS {
+            return Err(JoinError::SpineTooLarge { rows: rows.rows(), limit: Self::MAX_ROWS });
         }
-        let fields = schema.fields();
+        let fields = rows.schema().fields();
         if let Some((_, twice)) = fields.iter().enumerate().find(|(i, field)| fields[..*i].iter().any(|other| other.name() == field.name())) {
             return Err(JoinError::AmbiguousColumn { column: twice.name().clone() });
         }
-        let mut spine = Self { schema, batches, time_column: time_column.to_owned(), times: Vec::with_capacity(rows) };
+        let held = rows.held().map_or(0, |_| rows.rows());
+        let mut spine = Self { rows, time_column: time_column.to_owned(), times: Vec::with_capacity(held) };
         spine.read_times()?;
         Ok(spine)
     }
@@ -62,12 +74,32 @@ impl Spine {
 
     /// The schema.
     pub const fn schema(&self) -> &SchemaRef {
-        &self.schema
+        self.rows.schema()
     }
 
-    /// The batches, as they came.
-    pub fn batches(&self) -> &[RecordBatch] {
-        &self.batches
+    /// All rows, wherever they lie.
+    pub fn all(&self) -> JoinedRows {
+        self.rows.clone().into()
+    }
+
+    /// The rows as they were put aside.
+    pub const fn put_aside(&self) -> &Spooled {
+        &self.rows
+    }
+
+    /// Whether the rows lie on disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.rows.held().is_none()
+    }
+
+    /// The batches in memory, as they came; none where the rows lie on disk.
+    pub(super) fn batches(&self) -> &[RecordBatch] {
+        self.rows.held().unwrap_or_default()
+    }
+
+    /// A pass over the rows in some columns, ascending, or all.
+    pub(super) fn rows_in(&self, columns: Option<&[usize]>) -> Batches {
+        self.rows.batches(columns)
     }
 
     /// The column of the times.
@@ -77,20 +109,20 @@ impl Spine {
 
     /// How many rows there are.
     pub const fn rows(&self) -> usize {
-        self.times.len()
+        self.rows.rows()
     }
 
     /// The names of the columns, which no feature of the output may have.
     pub fn column_names(&self) -> Vec<String> {
-        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+        self.schema().fields().iter().map(|field| field.name().clone()).collect()
     }
 
-    /// Some rows, ascending, in some columns: in batches of a fair size, however the spine lies in batches.
+    /// Some rows in memory, ascending, in some columns: in batches of a fair size, however the spine lies in batches.
     ///
     /// # Errors
     /// Where a batch would outgrow what Arrow can tell.
     pub(crate) fn taken(&self, columns: &[usize], rows: &[u32]) -> Result<Vec<RecordBatch>, ArrowError> {
-        let batches = self.batches.iter().map(|batch| batch.project(columns)).collect::<Result<Vec<_>, _>>()?;
+        let batches = self.batches().iter().map(|batch| batch.project(columns)).collect::<Result<Vec<_>, _>>()?;
         let mut starts = Vec::with_capacity(batches.len());
         let mut next = 0;
         for batch in &batches {
@@ -106,18 +138,18 @@ impl Spine {
         rows.chunks(TAKEN_ROWS).map(|rows| interleave_record_batch(&of, &rows.iter().map(place).collect::<Vec<_>>())).collect()
     }
 
-    /// The time of each row, in microseconds.
+    /// The time of each row in memory, in microseconds.
     pub(super) fn times(&self) -> &[i64] {
         &self.times
     }
 
-    /// A column in the canonical form of `data_type`, one array for each batch.
+    /// A column in the canonical form of `data_type`, one array for each batch in memory.
     ///
     /// # Errors
     /// Where it is missing, of an unlike type, or holds a value that does not fit.
     pub(super) fn column(&self, name: &str, role: &str, data_type: DataType) -> Result<Vec<ArrayRef>, JoinError> {
-        let Some((place, field)) = self.schema.column_with_name(name) else {
-            let found = if self.schema.fields().is_empty() { "no columns".to_owned() } else { self.column_names().join(", ") };
+        let Some((place, field)) = self.schema().column_with_name(name) else {
+            let found = if self.schema().fields().is_empty() { "no columns".to_owned() } else { self.column_names().join(", ") };
             return Err(JoinError::MissingColumn { column: name.to_owned(), role: role.to_owned(), found });
         };
         let unlike = || JoinError::ColumnType {
@@ -128,9 +160,9 @@ impl Spine {
         };
         let empty = arrow::array::new_empty_array(field.data_type());
         conform(&empty, data_type).map_err(|_| unlike())?;
-        let mut columns = Vec::with_capacity(self.batches.len());
+        let mut columns = Vec::with_capacity(self.batches().len());
         let mut first_row = 0;
-        for batch in &self.batches {
+        for batch in self.batches() {
             let conformed = conform(batch.column(place), data_type).map_err(|_| unlike())?;
             if let Some(row) = conformed.misfits.as_ref().and_then(|misfits| misfits.set_indices().next()) {
                 return Err(JoinError::Misfit { column: name.to_owned(), row: first_row + row, expected: data_type.to_string() });

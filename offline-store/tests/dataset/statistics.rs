@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anabranch_offline_store::dataset::statistics::{Distance, FINENESS, distance};
+use anabranch_offline_store::dataset::statistics::{Distance, FINENESS, KeyRoom, distance};
 use anabranch_offline_store::dataset::{Cell, ColumnStatistics, DatasetColumn, statistics};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use proptest::collection::vec;
@@ -11,7 +11,14 @@ use serde_json::Value as Json;
 
 fn of(data_type: &str, array: ArrayRef) -> ColumnStatistics {
     let columns = [DatasetColumn { name: "x".to_owned(), data_type: data_type.parse().unwrap() }];
-    statistics(&columns, &vec![RecordBatch::try_from_iter([("x", array)]).unwrap()].into()).unwrap().remove(0)
+    let rows = vec![RecordBatch::try_from_iter([("x", array)]).unwrap()].into();
+    let found = statistics(&columns, &rows, None).unwrap().remove(0);
+    // The same where few values are held, or hardly any.
+    for keys in [1, 100] {
+        let room = KeyRoom { keys, files: Arc::new(tempfile::tempfile) };
+        assert_eq!(statistics(&columns, &rows, Some(&room)).unwrap(), std::slice::from_ref(&found));
+    }
+    found
 }
 
 fn floats(values: &[f64]) -> ColumnStatistics {
@@ -110,6 +117,6 @@ proptest! {
         cuts.sort_unstable();
         let parts: Vec<_> = cuts.windows(2).map(|pair| whole.slice(pair[0], pair[1] - pair[0])).collect();
         let columns = [DatasetColumn { name: "x".to_owned(), data_type: "f64".parse().unwrap() }];
-        prop_assert_eq!(statistics(&columns, &parts.into()).unwrap(), statistics(&columns, &vec![whole].into()).unwrap());
+        prop_assert_eq!(statistics(&columns, &parts.into(), None).unwrap(), statistics(&columns, &vec![whole].into(), None).unwrap());
     }
 }

@@ -1,10 +1,17 @@
 //! More rows than one block of kept rows and one part of a list column hold, and than a memory limit allows at once.
 
+use std::sync::{Arc, Mutex};
+
 use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::selection::Selection;
 use anabranch_core::types::Scalar;
 use anabranch_core::{ErrorKind, Kinded, Timestamp, Value};
-use anabranch_offline_store::join::{JoinError, JoinPlan, Joined, Knowledge};
+use anabranch_offline_store::join::{
+    JoinError, JoinLimits, JoinPlan, Joined, KeyHint, Knowledge, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join_within,
+};
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use async_trait::async_trait;
 
 use crate::world::{self, Memory, Row, Use, ViewSpec, data_type, definitions, table};
 
@@ -21,9 +28,24 @@ fn world() -> (JoinPlan, Memory) {
 }
 
 fn world_in(spine_batch: usize) -> (JoinPlan, Memory) {
+    let (spine, memory) = spine_and_rows();
+    (plan(world::spine(&spine, spine_batch).unwrap()), memory)
+}
+
+fn plan(spine: Spine) -> JoinPlan {
+    JoinPlan::new(spine, &Selection::Service("all".to_owned()), &definitions(&[view()], &uses()), world::options(Knowledge::Spine, false)).unwrap()
+}
+
+fn view() -> ViewSpec {
     let features = vec![("x", data_type("i64")), ("list", data_type("list<i64>"))];
-    let views = [ViewSpec { name: "view", keys: vec![("user", Scalar::I64)], known: false, lookback: None, features }];
-    let uses = [Use { view: 0, alias: None, columns: vec!["user"] }];
+    ViewSpec { name: "view", keys: vec![("user", Scalar::I64)], known: false, lookback: None, features }
+}
+
+fn uses() -> [Use; 1] {
+    [Use { view: 0, alias: None, columns: vec!["user"] }]
+}
+
+fn spine_and_rows() -> (RecordBatch, Memory) {
     let row = |user: i64, event: i64, features: Vec<Value>| Row {
         key: vec![Value::I64(user)],
         event,
@@ -43,10 +65,7 @@ fn world_in(spine_batch: usize) -> (JoinPlan, Memory) {
     let times = vec![Value::Timestamp(Timestamp(9)); users.len()];
     let spine =
         table([("event_timestamp", column_of(data_type("timestamp"), &times).unwrap()), ("user", column_of(data_type("i64"), &users).unwrap())]);
-    let selection = Selection::Service("all".to_owned());
-    let options = world::options(Knowledge::Spine, false);
-    let plan = JoinPlan::new(world::spine(&spine, spine_batch).unwrap(), &selection, &definitions(&views, &uses), options).unwrap();
-    (plan, Memory { batch_rows: 5_000, ..Memory::new(&views, &rows) })
+    (spine, Memory { batch_rows: 5_000, ..Memory::new(&[view()], &rows) })
 }
 
 fn assert_whole(joined: &Joined) {
@@ -80,6 +99,54 @@ fn a_join_that_outgrows_its_memory_spills_and_gives_the_same_rows() {
     assert_whole(&joined);
     assert_whole(&joined);
     assert_eq!(joined.report.views[0].matched, ASKED as u64);
+}
+
+#[test]
+fn a_spine_on_disk_is_joined_with_less_memory_than_it_takes() {
+    let (spine, memory) = spine_and_rows();
+    let in_memory = plan(world::spine(&spine, 50_000).unwrap());
+    let on_disk = plan(world::spooled_spine(&spine, 50_000, 0).unwrap());
+    let least = on_disk.least_memory_bytes();
+    assert!(least < in_memory.memory_bytes(), "{least} bytes");
+    let joined = world::run_within(on_disk, memory, least, usize::MAX).unwrap();
+    assert!(joined.report.parts > 3, "{:?}", joined.report);
+    assert_whole(&joined);
+    assert_whole(&joined);
+    assert_eq!(joined.report.views[0].matched, ASKED as u64);
+}
+
+/// Keeps the least and the greatest key that each part asks for.
+#[derive(Debug)]
+struct Asked {
+    rows: Memory,
+    ranges: Mutex<Vec<(i64, i64)>>,
+}
+
+#[async_trait]
+impl ViewRows for Asked {
+    async fn chunks(&self, scan: &ViewScan) -> Result<ViewChunks, ScanError> {
+        if let Some(KeyHint::Integers(keys)) = scan.hint.keys.as_deref() {
+            self.ranges.lock().unwrap().push((keys[0], keys[keys.len() - 1]));
+        }
+        self.rows.chunks(scan).await
+    }
+}
+
+#[test]
+fn parts_of_a_spine_on_disk_hold_ranges_of_entities() {
+    let (spine, rows) = spine_and_rows();
+    // As entities come in a spine that is sorted by time: all over.
+    let scattered: Vec<u32> = (0..ASKED as u32).map(|row| row * 7_919 % ASKED as u32).collect();
+    let spine = take_record_batch(&spine, &UInt32Array::from(scattered)).unwrap();
+    let asked = Arc::new(Asked { rows, ranges: Mutex::default() });
+    let plan = Arc::new(plan(world::spooled_spine(&spine, 50_000, 0).unwrap()));
+    let limits = JoinLimits { memory_bytes: usize::MAX, part_rows: 10_000, spill: Arc::new(tempfile::tempfile) };
+    let joined = world::runtime().block_on(join_within(plan, Arc::clone(&asked) as Arc<dyn ViewRows>, &limits)).unwrap();
+    assert_eq!((joined.report.parts, joined.rows.len()), (8, ASKED as usize));
+    let ranges = asked.ranges.lock().unwrap();
+    assert!(ranges.is_sorted(), "{ranges:?}");
+    // Parts are of equally many rows, whatever the ranges are: one begins within its neighbour's last.
+    assert!(ranges.iter().all(|(low, high)| high - low < 2 * 10_000), "{ranges:?}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use anabranch_core::columns::{column_of, value_at};
 use anabranch_core::selection::Selection;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Timestamp, Value};
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Knowledge};
+use anabranch_offline_store::dataset::digest_of_rows;
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, JoinedRows, Knowledge};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{DataType as ArrowType, TimeUnit};
@@ -29,6 +30,8 @@ struct World {
     spine: Vec<SpineRow>,
     options: JoinOptions,
     spine_batch: usize,
+    /// How much of the spine may lie in memory; none: all of it.
+    spine_bytes: Option<usize>,
     /// How many rows of the spine are joined at once.
     part_rows: usize,
     view_batch: usize,
@@ -145,14 +148,16 @@ fn world() -> impl Strategy<Value = World> {
     ];
     let time = prop_oneof![Just(None), Just(Some("UTC".into())), Just(Some("+01:00".into()))]
         .prop_map(|zone| ArrowType::Timestamp(TimeUnit::Microsecond, zone));
-    let batches = (1_usize..20, 1_usize..20, prop_oneof![1_usize..30, Just(usize::MAX)]);
+    let spine_bytes = prop_oneof![2 => Just(None), 1 => Just(Some(0)), 1 => (0_usize..4_096).prop_map(Some)];
+    let batches = ((1_usize..20, spine_bytes), 1_usize..20, prop_oneof![1_usize..30, Just(usize::MAX)]);
     (data, spine(), options(), batches, view_file, lie, any::<bool>(), text, time).prop_map(
-        |((rows, views), spine, options, (spine_batch, view_batch, part_rows), view_file, lie, prune, text, time)| World {
+        |((rows, views), spine, options, ((spine_batch, spine_bytes), view_batch, part_rows), view_file, lie, prune, text, time)| World {
             views,
             rows,
             spine,
             options,
             spine_batch,
+            spine_bytes,
             part_rows,
             view_batch,
             view_file,
@@ -208,7 +213,10 @@ proptest! {
     #[test]
     fn the_join_is_what_the_definition_says(world in world()) {
         let batch = world.spine_batch();
-        let spine = world::spine(&batch, world.spine_batch).unwrap();
+        let spine = match world.spine_bytes {
+            None => world::spine(&batch, world.spine_batch).unwrap(),
+            Some(bytes) => world::spooled_spine(&batch, world.spine_batch, bytes).unwrap(),
+        };
         let definitions = definitions(&world.views, &uses());
         let plan = JoinPlan::new(spine, &Selection::Service("all".to_owned()), &definitions, world.options).unwrap();
         let schema = Arc::clone(plan.schema());
@@ -219,6 +227,8 @@ proptest! {
             prune: world.prune,
             ..Memory::new(&world.views, &world.rows)
         };
+        let plan = Arc::new(plan);
+        let whole = world::run(Arc::clone(&plan), memory.clone()).unwrap();
         let joined = world::run_within(plan, memory, usize::MAX, world.part_rows).unwrap();
 
         prop_assert_eq!(&joined.schema, &schema);
@@ -227,6 +237,9 @@ proptest! {
         let output = concat_batches(&joined.schema, &joined.rows.collect().unwrap()).unwrap();
         let own = batch.num_columns();
         prop_assert_eq!(&output.columns()[..own], batch.columns());
+        // The same as in memory at once, where the spine may come from disk.
+        let digest = |rows: &JoinedRows| digest_of_rows(&joined.schema, rows).unwrap();
+        prop_assert_eq!(digest(&joined.rows), digest(&whole.rows));
         let expected = world.expected();
         prop_assert_eq!(output.num_columns(), own + expected.len());
         for (place, (name, data_type, values)) in expected.iter().enumerate() {

@@ -7,5 +7,6 @@ mod laws;
 mod oracle;
 mod peers;
 mod refusals;
+mod spooled;
 mod wide;
 mod world;

@@ -53,8 +53,15 @@ fn plan<const N: usize>(columns: [(&str, ArrayRef); N], features: &[&str]) -> Re
 
 /// The message of a refusal that the caller can mend.
 fn refusal<const N: usize>(columns: [(&str, ArrayRef); N], features: &[&str]) -> String {
-    let error = plan(columns, features).unwrap_err();
+    let batch = table(columns);
+    let error = plan_of(world::spine(&batch, 2), features).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    // A row on disk is judged when the join reads it, and refused in the same words.
+    let on_disk = match plan_of(world::spooled_spine(&batch, 1, 0), features) {
+        Err(refused) => refused,
+        Ok(plan) => world::run_within(plan, Memory::new(&views(), &rows()), usize::MAX, 1).unwrap_err(),
+    };
+    assert_eq!(on_disk.to_string(), error.to_string());
     error.to_string()
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anabranch_core::columns::column_of;
 use anabranch_core::definition::{Definition, Definitions, Entity, FeatureService, FeatureView, Projection, Role};
@@ -10,12 +10,13 @@ use anabranch_core::name::reserved;
 use anabranch_core::types::{DataType, Scalar};
 use anabranch_core::{Span, Timestamp, Value};
 use anabranch_offline_store::join::{
-    Chunk, ChunkInfo, ColumnReader, JoinError, JoinLimits, JoinOptions, JoinPlan, Joined, ScanError, Spine, ViewChunks, ViewRows, ViewScan, join,
-    join_within,
+    Chunk, ChunkInfo, ColumnReader, JoinError, JoinLimits, JoinOptions, JoinPlan, Joined, ScanError, Spine, Spool, SpoolLimits, Spooled, ViewChunks,
+    ViewRows, ViewScan, join, join_within,
 };
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 /// A view, told shortly.
 #[derive(Debug, Clone)]
@@ -230,29 +231,49 @@ impl Chunk for MemoryChunk {
     }
 }
 
-/// Plans and joins.
-pub(crate) fn run(plan: JoinPlan, rows: Memory) -> Result<Joined, JoinError> {
-    runtime().block_on(join(Arc::new(plan), Arc::new(rows)))
+/// Says that it was asked, and never answers.
+#[derive(Debug)]
+pub(crate) struct Silent(Mutex<Option<oneshot::Sender<()>>>);
+
+impl Silent {
+    pub(crate) fn new(asked: oneshot::Sender<()>) -> Self {
+        Self(Mutex::new(Some(asked)))
+    }
+}
+
+#[async_trait]
+impl ViewRows for Silent {
+    async fn chunks(&self, _: &ViewScan) -> Result<ViewChunks, ScanError> {
+        if let Some(asked) = self.0.lock().unwrap().take() {
+            let _ = asked.send(());
+        }
+        std::future::pending().await
+    }
+}
+
+/// Joins.
+pub(crate) fn run(plan: impl Into<Arc<JoinPlan>>, rows: Memory) -> Result<Joined, JoinError> {
+    runtime().block_on(join(plan.into(), Arc::new(rows)))
 }
 
 /// The same, within limits.
-pub(crate) fn run_within(plan: JoinPlan, rows: Memory, memory_bytes: usize, part_rows: usize) -> Result<Joined, JoinError> {
+pub(crate) fn run_within(plan: impl Into<Arc<JoinPlan>>, rows: Memory, memory_bytes: usize, part_rows: usize) -> Result<Joined, JoinError> {
     let limits = JoinLimits { memory_bytes, part_rows, spill: Arc::new(tempfile::tempfile) };
-    runtime().block_on(join_within(Arc::new(plan), Arc::new(rows), &limits))
+    runtime().block_on(join_within(plan.into(), Arc::new(rows), &limits))
 }
 
 /// The same in parts that are spilled to files which something else makes.
 pub(crate) fn run_spilling_to(
-    plan: JoinPlan,
+    plan: impl Into<Arc<JoinPlan>>,
     rows: Memory,
     part_rows: usize,
     spill: impl Fn() -> std::io::Result<std::fs::File> + Send + Sync + 'static,
 ) -> Result<Joined, JoinError> {
     let limits = JoinLimits { memory_bytes: usize::MAX, part_rows, spill: Arc::new(spill) };
-    runtime().block_on(join_within(Arc::new(plan), Arc::new(rows), &limits))
+    runtime().block_on(join_within(plan.into(), Arc::new(rows), &limits))
 }
 
-fn runtime() -> &'static tokio::runtime::Runtime {
+pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap())
 }
@@ -269,4 +290,19 @@ pub(crate) fn options(knowledge: anabranch_offline_store::join::Knowledge, stric
 
 pub(crate) fn spine(batch: &RecordBatch, batch_rows: usize) -> Result<Spine, JoinError> {
     Spine::new(batch.schema(), cut(batch, batch_rows), Spine::DEFAULT_TIME_COLUMN)
+}
+
+/// The same with no more than so many bytes of it in memory.
+pub(crate) fn spooled_spine(batch: &RecordBatch, batch_rows: usize, memory_bytes: usize) -> Result<Spine, JoinError> {
+    Spine::spooled(spooled(batch, batch_rows, memory_bytes)?, Spine::DEFAULT_TIME_COLUMN)
+}
+
+/// Rows that are put aside in batches of so many.
+pub(crate) fn spooled(batch: &RecordBatch, batch_rows: usize, memory_bytes: usize) -> Result<Spooled, JoinError> {
+    let limits = SpoolLimits { memory_bytes, total_bytes: u64::MAX, reserve: None, files: Arc::new(tempfile::tempfile) };
+    let mut spool = Spool::new(batch.schema(), limits);
+    for batch in cut(batch, batch_rows) {
+        spool.push(batch)?;
+    }
+    spool.finish()
 }

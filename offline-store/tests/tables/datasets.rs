@@ -6,20 +6,22 @@ use anabranch_core::columns::column_of;
 use anabranch_core::definition::{Definition, DefinitionDigest, Definitions, Entity, FeatureView};
 use anabranch_core::selection::Selection;
 use anabranch_core::{DataType, Kinded, Scalar, Span, Timestamp, Value};
-use anabranch_offline_store::dataset::refresh::{Changed, RowSource, SelectedAt, assemble, changed_rows};
+use anabranch_offline_store::dataset::refresh::{Changed, SelectedAt, Sources, assemble, changed_rows};
 use anabranch_offline_store::dataset::{
     CommitName, ContentHasher, DatasetColumn, DatasetManifest, DatasetRows, DatasetSelection, GROUP_ROWS, PART_ROWS, SpineSource, SplitSpec, Splits,
-    canonical_rows, content_digest, view_events, write_rows,
+    canonical_rows, content_digest, digest_of_rows, write_rows,
 };
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, join};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, Knowledge, Spine, Spool, SpoolLimits, Spooled, join};
 use anabranch_versioning::{CommitId, ObjectChange, ObjectCommit, ObjectCondition};
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType as ArrowType, Int64Type, SchemaRef};
 use futures::TryStreamExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use tempfile::TempDir;
 
+use crate::engine::engine;
 use crate::support::{World, batch, batch_of, clicks_view, layout};
 use anabranch_core::definition::Partition;
 
@@ -164,23 +166,54 @@ async fn splits_part_the_rows_and_are_read_one_by_one() {
 
 #[tokio::test]
 async fn events_come_in_the_total_order_and_tombstones_are_none() {
-    let world = World::memory().await;
-    let layout = layout(Partition::None);
-    let nothing = view_events(&world.store, &world.head("main").await, &layout, "event_timestamp").await.unwrap();
-    assert!(nothing.1.is_empty());
+    let (world, folder) = (World::memory().await, TempDir::new().unwrap());
+    let (engine, layout) = (engine(&folder, None), layout(Partition::None));
+    let nothing = engine.events_spine(&world.head("main").await, &world.store, &layout, "event_timestamp", u64::MAX).await.unwrap();
+    assert_eq!(nothing.rows(), 0);
     world.create(&layout).await;
     for positions in [14..21, 0..7, 7..14] {
         world.append("main", batch(1, positions)).await;
     }
     let head = world.head("main").await;
-    let (schema, batches) = view_events(&world.store, &head, &layout, "event_timestamp").await.unwrap();
+    let events = engine.events_spine(&head, &world.store, &layout, "event_timestamp", u64::MAX).await.unwrap();
+    let (schema, batches) = (events.schema(), events.batches(None).collect::<Result<Vec<_>, _>>().unwrap());
     assert_eq!(schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["region", "user_id", "event_timestamp"]);
-    let all = concat_batches(&schema, &batches).unwrap();
+    let all = concat_batches(schema, &batches).unwrap();
     // One position a day, and every seventh row is a tombstone.
     let expected: Vec<i64> = (0..21).filter(|position| position % 7 != 6).map(|position| position % 5).collect();
     assert_eq!(all.column(1).as_primitive::<Int64Type>().values().to_vec(), expected);
-    let refused = view_events(&world.store, &head, &layout, "user_id").await.unwrap_err();
+    let refused = engine.events_spine(&head, &world.store, &layout, "user_id", u64::MAX).await.unwrap_err();
     assert!(refused.to_string().contains("another name"), "{refused}");
+}
+
+#[tokio::test]
+async fn spines_that_outgrow_memory_are_in_the_same_order() {
+    let (world, folder) = (World::memory().await, TempDir::new().unwrap());
+    let layout = layout(Partition::None);
+    world.create(&layout).await;
+    // A few times the share of a spine in so little memory, and many ties.
+    for part in 0..4 {
+        world.append("main", batch(1, part * 30_000..(part + 1) * 30_000)).await;
+    }
+    let head = world.head("main").await;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let (all, little) = (engine(&folder, None), engine(&folder, Some((cores * 24 + 8) << 20)));
+    let sql = "SELECT user_id, at AS event_timestamp, score, region FROM clicks WHERE _position % 3 > 0";
+    let mut spines = Vec::new();
+    for engine in [&all, &little] {
+        let events = engine.events_spine(&head, &world.store, &layout, "event_timestamp", u64::MAX).await.unwrap();
+        spines.push((events, engine.query_spine(head, &world.store, sql, "event_timestamp", u64::MAX).await.unwrap()));
+    }
+    let digest = |rows: &Spooled| digest_of_rows(rows.schema(), &rows.clone().into()).unwrap();
+    let [(events, rows), (events_on_disk, rows_on_disk)] = &spines[..] else { panic!("there are two") };
+    assert!(events.held().is_some() && rows.held().is_some());
+    assert!(events_on_disk.held().is_none() && rows_on_disk.held().is_none());
+    assert_eq!((digest(events), digest(rows)), (digest(events_on_disk), digest(rows_on_disk)));
+    let refused = little.query_spine(head, &world.store, sql, "event_timestamp", 100_000).await.unwrap_err();
+    assert!(refused.kind() == anabranch_core::ErrorKind::Exhausted && refused.to_string().contains("spine_bytes"), "{refused}");
+    // What was put aside has no names, and what was sorted is gone.
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A row of the view, or of the spine: user, event time, and how much later it was known.
@@ -213,13 +246,23 @@ fn spine_of(rows: &[(i64, i64)]) -> RecordBatch {
 }
 
 async fn joined(world: &World, commit: CommitId, definitions: &Definitions, spine: &RecordBatch, options: JoinOptions) -> Joined {
-    let spine = Spine::of(spine.clone(), "event_timestamp").unwrap();
+    joined_of(world, commit, definitions, Spine::of(spine.clone(), "event_timestamp").unwrap(), options).await
+}
+
+async fn joined_of(world: &World, commit: CommitId, definitions: &Definitions, spine: Spine, options: JoinOptions) -> Joined {
     let plan = JoinPlan::new(spine, &Selection::Features(vec!["clicks:count".into()]), definitions, options).unwrap();
     join(Arc::new(plan), world.store.view_rows(commit)).await.unwrap()
 }
 
 /// Refreshes as a server does; the rows that were joined again.
-async fn refresh_equals_full(then: Vec<Event>, added: Vec<Event>, rows: Vec<(i64, i64)>, lookback: Option<i64>, options: JoinOptions) -> Vec<bool> {
+async fn refresh_equals_full(
+    then: Vec<Event>,
+    added: Vec<Event>,
+    rows: Vec<(i64, i64)>,
+    lookback: Option<i64>,
+    options: JoinOptions,
+    memory_bytes: usize,
+) -> Vec<bool> {
     let (world, definitions) = (World::memory().await, definitions(lookback));
     world.create(&definitions.layout("clicks").unwrap()).await;
     if !then.is_empty() {
@@ -234,17 +277,31 @@ async fn refresh_equals_full(then: Vec<Event>, added: Vec<Event>, rows: Vec<(i64
     let full = joined(&world, to, &definitions, &batch, options).await;
     let (_, earlier) = canonical_rows(&columns_of(&earlier.schema), earlier.rows.collect().unwrap()).unwrap();
 
-    let spine = Spine::of(batch.clone(), "event_timestamp").unwrap();
+    let earlier = spooled(&earlier, memory_bytes);
+    let spine = Spine::spooled(spooled(&[batch], memory_bytes), "event_timestamp").unwrap();
     let views = Selection::Features(vec!["clicks:count".into()]).resolve(&definitions, &spine.column_names(), false).unwrap();
     let (then, now) = (SelectedAt { commit: &from, views: &views }, SelectedAt { commit: &to, views: &views });
-    let Changed::Rows(marks) = changed_rows(&world.store, then, now, &spine, options).await.unwrap() else { panic!("nothing was taken away") };
-    let again = filter_record_batch(&batch, &BooleanArray::from(marks.clone())).unwrap();
-    let again = joined(&world, to, &definitions, &again, options).await;
-    let source = |(row, changed): (usize, &bool)| if *changed { RowSource::Joined } else { RowSource::Earlier(row as u32) };
-    let sources: Vec<_> = marks.iter().enumerate().map(source).collect();
-    let refreshed = assemble(&full.schema, &earlier, &again.rows.collect().unwrap(), &sources).unwrap();
-    assert_eq!(content_digest(&full.schema, &refreshed).unwrap(), content_digest(&full.schema, &full.rows.collect().unwrap()).unwrap());
+    // A few of the spine's rows at a time.
+    let changed = changed_rows(&world.store, then, now, &spine, options, 7).await.unwrap();
+    let Changed::Rows(marks) = changed else { panic!("nothing was taken away") };
+    let sources = Sources::of_same(&marks);
+    assert_eq!(sources.joined(), marks.iter().filter(|mark| **mark).count() as u64);
+    let again = Spine::spooled(sources.to_join(&spine, spool(spine.schema(), memory_bytes)).unwrap(), "event_timestamp").unwrap();
+    let again = joined_of(&world, to, &definitions, again, options).await;
+    let refreshed = assemble(&earlier, &again.rows, &sources, spool(&full.schema, memory_bytes)).unwrap();
+    assert_eq!(digest_of_rows(&full.schema, &refreshed.into()).unwrap(), digest_of_rows(&full.schema, &full.rows).unwrap());
     marks
+}
+
+fn spool(schema: &SchemaRef, memory_bytes: usize) -> Spool {
+    let limits = SpoolLimits { memory_bytes, total_bytes: u64::MAX, reserve: None, files: Arc::new(tempfile::tempfile) };
+    Spool::new(Arc::clone(schema), limits)
+}
+
+fn spooled(batches: &[RecordBatch], memory_bytes: usize) -> Spooled {
+    let mut spool = spool(&batches.first().map_or_else(|| spine_of(&[]).schema(), RecordBatch::schema), memory_bytes);
+    batches.iter().for_each(|batch| spool.push(batch.clone()).unwrap());
+    spool.finish().unwrap()
 }
 
 /// Whether a row that was added is a candidate for a row of the spine: the law of the join, written anew.
@@ -277,9 +334,10 @@ proptest! {
         rows in vec((0..5_i64, 0..35_i64), 0..25),
         lookback in proptest::option::of(0..12_i64),
         options in options(),
+        memory_bytes in prop_oneof![Just(0), Just(usize::MAX)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let marks = runtime.block_on(refresh_equals_full(then, added.clone(), rows.clone(), lookback, options));
+        let marks = runtime.block_on(refresh_equals_full(then, added.clone(), rows.clone(), lookback, options, memory_bytes));
         let expected: Vec<bool> = rows.iter().map(|row| added.iter().any(|event| touches(event, row, lookback, options))).collect();
         prop_assert_eq!(marks, expected);
     }
@@ -300,7 +358,7 @@ async fn another_definition_or_rows_taken_away_change_every_row() {
     let views = select(&before, "count");
     let reason = async |from: &CommitId, then: &[anabranch_core::selection::SelectedView], to: &CommitId| {
         let (then, now) = (SelectedAt { commit: from, views: then }, SelectedAt { commit: to, views: &views });
-        match changed_rows(&world.store, then, now, &spine, JoinOptions::default()).await.unwrap() {
+        match changed_rows(&world.store, then, now, &spine, JoinOptions::default(), usize::MAX).await.unwrap() {
             Changed::All(reason) => reason,
             Changed::Rows(marks) => format!("{marks:?}"),
         }

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::support::{DAY, World, batch, batch_of, clicks_append};
 
-fn engine(folder: &TempDir, memory_bytes: Option<usize>) -> Arc<Engine> {
+pub(crate) fn engine(folder: &TempDir, memory_bytes: Option<usize>) -> Arc<Engine> {
     let ids: Arc<dyn Ids> = Arc::new(RandomIds::seeded(3));
     Engine::new(&EngineOptions { memory_bytes, spill_folder: folder.path().to_owned(), cluster: None }, &ids).unwrap()
 }

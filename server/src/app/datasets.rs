@@ -13,8 +13,7 @@ use std::sync::Arc;
 use anabranch_core::definition::Definitions;
 use anabranch_core::selection::Selection;
 use anabranch_offline_store::dataset::{
-    CommitName, ContentDigest, ContentHasher, DatasetBase, DatasetColumn, DatasetManifest, DatasetRows, SpineSource, SplitSpec, content_digest,
-    digest_of_rows,
+    CommitName, ContentDigest, DatasetBase, DatasetManifest, DatasetRows, SpineSource, SplitSpec, columns_of, digest_of_rows,
 };
 use anabranch_offline_store::engine::{EngineKind, JoinRequest};
 use anabranch_offline_store::join::{JoinOptions, JoinPlan, Joined, JoinedRows, Knowledge, Spine};
@@ -44,7 +43,7 @@ pub(crate) struct DatasetRequest {
     pub(crate) author: String,
 }
 
-/// A dataset in memory.
+/// A dataset: its rows in memory or on disk.
 #[derive(Debug)]
 pub(crate) struct Dataset {
     pub(crate) commit: CommitId,
@@ -105,9 +104,9 @@ impl Scope {
             return Err(Error::argument("splits", "they belong to a dataset that is saved: give it a name"));
         }
         let (commit, definitions) = self.definitions().await?;
-        let (schema, batches, source) = self.spine(&commit, &definitions, spine, &request.time_column).await?;
+        let (rows, source) = self.spine(&commit, &definitions, spine, &request.time_column).await?;
         let time_column = request.time_column.clone();
-        let spine = blocking(move || Ok(Spine::new(schema, batches, &time_column)?)).await?;
+        let spine = blocking(move || Ok(Spine::spooled(rows, &time_column)?)).await?;
         let making = Making { commit, definitions, spine, source, base: None };
         let joined = self.joined(&making, &request).await?;
         self.made(making, request, joined).await
@@ -124,9 +123,12 @@ impl Scope {
 
     /// Describes what was joined, and saves it where asked.
     async fn made(&self, making: Making, request: DatasetRequest, joined: Joined) -> Result<Dataset> {
-        let (digest, joined) = blocking(move || Ok((digest_of_rows(&joined.schema, &joined.rows)?, joined))).await?;
-        let spine = making.spine.clone();
-        let spine_digest = blocking(move || Ok(content_digest(spine.schema(), spine.batches())?)).await?;
+        // What is counted and written of the rows ends with the request.
+        let ((all, _counting), (of_spine, _hashing)) = (joined.rows.watched(), making.spine.all().watched());
+        let (rows, schema) = (all.clone(), Arc::clone(&joined.schema));
+        let digest = blocking(move || Ok(digest_of_rows(&schema, &rows)?)).await?;
+        let schema = Arc::clone(making.spine.schema());
+        let spine_digest = blocking(move || Ok(digest_of_rows(&schema, &of_spine)?)).await?;
         let rows = joined.rows.len() as u64;
         let mut manifest = DatasetManifest {
             name: request.save_as.clone().unwrap_or_default(),
@@ -149,7 +151,7 @@ impl Scope {
         };
         if request.save_as.is_some() {
             let rule = request.splits.as_ref().map(|spec| self::splits(spec, &request, &making.definitions, &making.spine)).transpose()?;
-            manifest = self.save(&request, manifest, rule, &joined.rows).await?;
+            manifest = self.save(&request, manifest, rule, &all).await?;
         }
         Ok(Dataset { commit: making.commit, joined, rows, digest, manifest })
     }
@@ -186,11 +188,6 @@ impl Scope {
         let rows = if split.is_empty() { rows } else { rows.of_split(&manifest, split)? };
         Ok((manifest, rows))
     }
-}
-
-fn columns_of(schema: &SchemaRef) -> Result<Vec<DatasetColumn>> {
-    let column = |(name, data_type): (&str, _)| DatasetColumn { name: name.to_owned(), data_type };
-    Ok(ContentHasher::new(schema)?.columns().map(column).collect())
 }
 
 /// The rule of the splits that were asked for; without columns of their own they are by the join keys, in the order of the spine.

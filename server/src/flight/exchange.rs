@@ -36,9 +36,9 @@ pub(super) async fn exchange(app: &Arc<App>, request: Request<Streaming<FlightDa
     };
     let (at_least, timeout_ms, without_rows) = (command.at_least.clone(), command.timeout_ms, command.without_rows);
     let wanted = wanted(command)?;
-    let (schema, batches) = streams::collect(incoming.batches, limits.spine_bytes).await?;
+    let rows = streams::collect(incoming.batches, |schema| app.spine_spool(schema)).await?;
     scope.wait_committed(&at_least, timeout_ms).await?;
-    let dataset = scope.dataset(wanted, SpineRows::Given { schema, batches, file }).await?;
+    let dataset = scope.dataset(wanted, SpineRows::Given { rows, file }).await?;
     Ok(sent(&scope, dataset, without_rows))
 }
 

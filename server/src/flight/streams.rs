@@ -1,5 +1,6 @@
 //! Streams of batches, in and out.
 
+use anabranch_offline_store::join::{Spool, Spooled};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
@@ -44,19 +45,16 @@ pub(super) fn failed(error: FlightError) -> Status {
     }
 }
 
-/// Reads a whole stream, at most `limit` bytes of it.
-pub(super) async fn collect(mut batches: FlightRecordBatchStream, limit: u64) -> Result<(SchemaRef, Vec<RecordBatch>), Status> {
-    let (mut all, mut bytes) = (Vec::new(), 0);
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(failed)?;
-        bytes += batch.get_array_memory_size() as u64;
-        if bytes > limit {
-            return Err(Error::TooLarge { what: "the spine".to_owned(), limit }.into());
-        }
-        all.push(batch);
-    }
+/// Reads a whole stream and puts its rows aside.
+pub(super) async fn collect(mut batches: FlightRecordBatchStream, spool: impl FnOnce(SchemaRef) -> Spool) -> Result<Spooled, Status> {
+    let first = batches.next().await.transpose().map_err(failed)?;
     let schema = batches.schema().cloned().ok_or_else(|| Error::argument("stream", "it has no schema"))?;
-    Ok((schema, all))
+    let (mut spool, mut next) = (spool(schema), first);
+    while let Some(batch) = next {
+        spool = spool.take(batch).await.map_err(Error::from)?;
+        next = batches.next().await.transpose().map_err(failed)?;
+    }
+    Ok(spool.finish().map_err(Error::from)?)
 }
 
 /// The messages of batches; the last one carries `footer`.

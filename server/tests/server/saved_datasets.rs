@@ -1,16 +1,19 @@
 //! Datasets that are saved: their rows, names, splits, refreshes and differences, over every face.
 
+use std::sync::Arc;
+
 use anabranch_proto::v1;
 use anabranch_proto::v1::dataset_spine::Source;
 use anabranch_proto::v1::datasets_client::DatasetsClient;
 use anabranch_proto::v1::flight_command::Command;
+use anabranch_server::auth::AllowLoopback;
 use arrow::array::{AsArray, RecordBatch};
 use arrow_flight::Ticket;
 use futures::TryStreamExt;
 use serde_json::{Value as Json, json};
 use tonic::Status;
 
-use crate::support::{TestServer, WEATHER, at, command, decoded, floats, historical, kind, spine};
+use crate::support::{TestServer, WEATHER, at, command, config, decoded, floats, historical, kind, spine};
 
 const ROWS: &str = r#"[{"origin": "JFK", "at": "2024-01-01T00:00:00Z", "temp": 0, "wind": 10},
                        {"origin": "JFK", "at": "2024-01-01T02:00:00Z", "temp": 2, "wind": 12},
@@ -238,4 +241,47 @@ async fn a_difference_tells_what_was_asked_defined_added_and_moved() {
     assert_eq!((&itself["same_content"], &itself["data"], &itself["columns"][2]["ks"]), (&json!(true), &json!([]), &json!(0.0)));
     let missing = v1::DiffDatasetsRequest { left: "one".into(), right: "six".into(), target: at("main"), ..v1::DiffDatasetsRequest::default() };
     assert!(server.datasets().diff_datasets(missing).await.unwrap_err().message().contains("six"));
+}
+
+/// A spine of so many rows that asks for three airports, one of which is not there, over and over.
+fn many(rows: i64) -> RecordBatch {
+    let origins: Vec<_> = (0..rows).map(|n| ["JFK", "EWR", "LGA"][n as usize % 3]).collect();
+    spine(&origins, &(0..rows).map(|n| n * 7 % 24).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn datasets_larger_than_memory_are_joined_saved_and_refreshed_to_the_same_content() {
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    let mut digests = Vec::new();
+    for memory_bytes in [4 << 30, (cores * 24 + 8) << 20] {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let mut config = config(folder.path());
+        config.engine.memory_bytes = memory_bytes;
+        config.limits.push_bytes = 8 << 20;
+        let spill = config.data.join("spill");
+        let server = TestServer::start_as(config, folder, Arc::new(AllowLoopback)).await;
+        server.apply(WEATHER).await.unwrap();
+        server.push(ROWS).await;
+        server.flush().await;
+        let split = v1::HistoricalCommand { splits: "a=0.5,b=0.5".into(), split_by: vec!["event_timestamp".into()], ..saved_as("first") };
+        let (rows, footer) = server.historical(split, many(100_000)).await.unwrap();
+        assert_eq!((rows.num_rows(), &footer["rows"]), (100_000, &json!(100_000)));
+        assert_eq!(footer["report"]["spilled_bytes"].as_u64().unwrap() > 0, memory_bytes < 4 << 30, "{footer}");
+        server.push(r#"{"origin": "JFK", "at": "2024-01-01T20:00:00Z", "temp": 31}"#).await;
+        server.flush().await;
+        let refreshed = server.refresh("first", "second").await.unwrap();
+        let (full, again) = server.historical(historical(&["weather"]), many(100_000)).await.unwrap();
+        assert_eq!(refreshed["content_digest"], again["content_digest"]);
+        assert_eq!(floats(&server.dataset("second", "").await.unwrap(), "temp"), floats(&full, "temp"));
+        let expected = (0..100_000_i64).filter(|n| n % 3 == 0 && n * 7 % 24 >= 20).count();
+        assert_eq!(refreshed["base"]["recomputed"], json!(expected));
+        digests.push(
+            [&footer["content_digest"], &footer["manifest"]["spec"]["spine_digest"], &refreshed["content_digest"], &refreshed["splits"]]
+                .map(Json::clone),
+        );
+        // Nothing is left in the folder that is spilled to.
+        let left: Vec<_> = std::fs::read_dir(&spill).unwrap().flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    assert_eq!(digests[0], digests[1]);
 }

@@ -53,7 +53,9 @@ impl Scope {
                 Some(rows) => rows,
                 rows => {
                     let (columns, all) = (manifest.columns.clone(), joined.clone());
-                    manifest.statistics = blocking(move || Ok(statistics(&columns, &all)?)).await?;
+                    let (room, held) = self.app.engine().key_room(joined.len());
+                    manifest.statistics = blocking(move || Ok(statistics(&columns, &all, Some(&room))?)).await?;
+                    drop(held);
                     rows.insert(self.stored(&head, &manifest, joined).await?)
                 }
             };
