@@ -55,7 +55,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use anabranch_core::definition::{Definitions, Role, ViewLayout};
+use anabranch_core::definition::{Definitions, FeatureService, Role, ViewLayout};
 use anabranch_core::{BranchId, Generation};
 use anabranch_offline_store::{OfflineStore, TableName};
 use anabranch_online_store::{Incarnation, Layout, Layouts, OnlineStore};
@@ -100,6 +100,8 @@ pub struct Served {
     pub definitions: Arc<Definitions>,
     /// The views.
     pub views: Arc<BTreeMap<String, ServedView>>,
+    /// The part of lookups that is logged, by service; those of which none is are not there.
+    pub logged: Arc<BTreeMap<Arc<str>, f64>>,
     /// What the online store was when their rows were published.
     pub incarnation: Incarnation,
     /// The store as lookups may read it.
@@ -384,7 +386,9 @@ impl Publisher {
         }
         let retired = self.switch(line, &keys).await?;
         let store = Arc::clone(&line.store);
-        line.set_served(Served { commit: head, definitions: Arc::new(definitions), views: Arc::new(views), incarnation, store });
+        let rate = |service: &FeatureService| Some((Arc::from(&*service.name), service.logging?.sample_rate));
+        let logged = Arc::new(definitions.services().filter_map(rate).collect());
+        line.set_served(Served { commit: head, definitions: Arc::new(definitions), views: Arc::new(views), logged, incarnation, store });
         self.retire(retired).await;
         Ok(true)
     }

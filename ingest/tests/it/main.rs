@@ -11,5 +11,6 @@ mod moves;
 mod power;
 mod push;
 mod served;
+mod serving_log;
 mod trouble;
 mod world;
