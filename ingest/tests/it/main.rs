@@ -4,6 +4,7 @@
 
 mod barrier;
 mod compaction;
+mod fills;
 mod kill;
 mod law;
 mod load;
