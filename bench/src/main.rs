@@ -8,6 +8,7 @@ mod append;
 mod dataset_fetch;
 mod ingest;
 mod online_lookup;
+mod online_size;
 mod pit_join;
 mod report;
 mod server;
@@ -43,6 +44,11 @@ enum Scenario {
     /// The server of those lookups, in a process of its own.
     #[command(hide = true)]
     OnlineLookupServer(online_lookup::ServerOptions),
+    /// What an entity takes online, in memory and on disk.
+    OnlineSize(online_size::Options),
+    /// Reads one of those stores, in a process of its own.
+    #[command(hide = true)]
+    OnlineSizeRead(online_size::ReadOptions),
     /// Pushes to both stores, until they are in a commit.
     Ingest(ingest::Options),
     /// Branches, commits, merges, diffs and reads on a map of N keys.
@@ -58,9 +64,11 @@ fn main() -> anyhow::Result<()> {
     let report = match arguments.scenario {
         Scenario::PitJoinRun(options) => return pit_join::run_one(&options),
         Scenario::OnlineLookupServer(options) => return online_lookup::serve(&options),
+        Scenario::OnlineSizeRead(options) => return online_size::read_all(&options),
         Scenario::PitJoin(options) => pit_join::run(&options)?,
         Scenario::PitJoinSizes(options) => pit_join::run_sizes(&options)?,
         Scenario::OnlineLookup(options) => online_lookup::run(&options)?,
+        Scenario::OnlineSize(options) => online_size::run(&options)?,
         Scenario::Ingest(options) => ingest::run(&options)?,
         Scenario::DatasetFetch(options) => dataset_fetch::run(&options)?,
         Scenario::Append(options) => append::run(&options)?,

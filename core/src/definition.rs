@@ -26,7 +26,7 @@ use serde_json::Value as Json;
 pub use check::{Check, Rule};
 pub use entity::{Entity, JoinKey};
 pub use layout::{Column, Role, ViewLayout};
-pub use service::{FeatureService, Projection};
+pub use service::{FeatureService, Logging, Projection};
 pub use set::{DefinitionDigest, Definitions};
 pub use source::{FileFormat, Source, SourceKind};
 pub use view::{FeatureView, Field, Partition};

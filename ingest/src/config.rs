@@ -22,6 +22,8 @@ pub struct IngestConfig {
     pub bulk_bytes: usize,
     /// How long an apply or a merge waits for running loads and for the pipeline to come to rest.
     pub barrier_timeout: Span,
+    /// After about so many rows a fill of the online store notes how far it is.
+    pub fill_mark_rows: u64,
     /// How long a failed step waits at most before it is tried again.
     pub retry_every: Span,
     /// The write-ahead log.
@@ -37,6 +39,7 @@ impl Default for IngestConfig {
             batch_rows: 8_192,
             bulk_bytes: 256 << 20,
             barrier_timeout: Span::seconds(60),
+            fill_mark_rows: 200_000,
             retry_every: Span::seconds(5),
             wal: WalOptions::default(),
         }
@@ -56,6 +59,7 @@ impl IngestConfig {
         positive("ingest.batch_rows", self.batch_rows)?;
         positive("ingest.bulk_bytes", self.bulk_bytes as u64)?;
         positive("ingest.barrier_timeout", self.barrier_timeout.micros().unsigned_abs())?;
+        positive("ingest.fill_mark_rows", self.fill_mark_rows)?;
         positive("ingest.retry_every", self.retry_every.micros().unsigned_abs())?;
         self.wal.validate()
     }

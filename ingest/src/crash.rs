@@ -29,6 +29,10 @@ pub enum CrashPoint {
     FilesPublished,
     /// Another generation is recorded, and no writer knows of it.
     GenerationRecorded,
+    /// The other generation is settled: it goes on after a crash.
+    GenerationSettled,
+    /// A part of a fill is durable and noted.
+    FillMarked,
     /// Another generation answers, and the one before is not dropped.
     GenerationSwitched,
     /// The pipeline rests for an apply or a merge.
@@ -41,7 +45,7 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Appended,
         Self::Judged,
         Self::Online,
@@ -53,6 +57,8 @@ impl CrashPoint {
         Self::LoadCommitted,
         Self::FilesPublished,
         Self::GenerationRecorded,
+        Self::GenerationSettled,
+        Self::FillMarked,
         Self::GenerationSwitched,
         Self::Paused,
         Self::Applied,

@@ -130,6 +130,7 @@ impl Ingest {
             layouts,
             crash: Arc::clone(&crash),
             flush_limit: duration(config.barrier_timeout),
+            fill_mark_rows: config.fill_mark_rows,
         };
         let publisher = Publisher::open(parts).await?;
         let context = Arc::new(Context { repository, offline, online, publisher, crash, config });

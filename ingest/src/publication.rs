@@ -36,9 +36,10 @@
 //! is in a commit, so it comes with the files. (6) is one compare-and-swap of the record. A lookup that was under way in the old generation finds it
 //! retired and resolves its views again.
 //!
-//! Crashes: before (1) the old generation is found to hold rows that the head has not, again. Between (1) and (6) a rebuild goes on where its mark stands;
-//! a move that took rows away begins with a fresh generation, because rows that the move took may have been written to the one that was recorded. After (6) the
-//! record says what is to be dropped.
+//! Crashes: before (1) the old generation is found to hold rows that the head has not, again. Between (1) and (6) a fill goes on where its mark stands. A
+//! generation that was recorded because the head had lost rows is *settled* in its record after (3): whoever moves the head again publishes first, and so
+//! brings it to its end. One that is not settled may hold rows that a move took, and a fresh one takes its place. After (6) the record says what is to be
+//! dropped.
 //!
 //! That a generation holds rows that the head has not is seen by comparing the head with the commit it answers for. So whoever moves a head in such a
 //! way publishes first, while the pipeline rests: then the generation answers for all that it holds.
@@ -55,7 +56,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use anabranch_core::definition::{Definitions, Role, ViewLayout};
+use anabranch_core::definition::{Definitions, FeatureService, Role, ViewLayout};
 use anabranch_core::{BranchId, Generation};
 use anabranch_offline_store::{OfflineStore, TableName};
 use anabranch_online_store::{Incarnation, Layout, Layouts, OnlineStore};
@@ -100,6 +101,8 @@ pub struct Served {
     pub definitions: Arc<Definitions>,
     /// The views.
     pub views: Arc<BTreeMap<String, ServedView>>,
+    /// The part of lookups that is logged, by service; those of which none is are not there.
+    pub logged: Arc<BTreeMap<Arc<str>, f64>>,
     /// What the online store was when their rows were published.
     pub incarnation: Incarnation,
     /// The store as lookups may read it.
@@ -150,6 +153,8 @@ pub(crate) struct Publisher {
     /// There is something to rebuild, fill or drop.
     work: Notify,
     flush_limit: Duration,
+    /// After about so many rows a fill notes how far it is.
+    fill_mark_rows: u64,
 }
 
 fn versioning(error: anabranch_versioning::Error) -> Error {
@@ -177,12 +182,13 @@ pub(crate) struct PublisherParts {
     pub(crate) crash: Arc<dyn CrashPoints>,
     /// How long a flush may take that a switch waits for.
     pub(crate) flush_limit: Duration,
+    pub(crate) fill_mark_rows: u64,
 }
 
 impl Publisher {
     /// Knows the branches that are served and the layouts that rows online may have been packed by. No pipeline has begun yet.
     pub(crate) async fn open(parts: PublisherParts) -> Result<Self> {
-        let PublisherParts { repository, offline, online, layouts, crash, flush_limit } = parts;
+        let PublisherParts { repository, offline, online, layouts, crash, flush_limit, fill_mark_rows } = parts;
         let main = repository.branch(SERVED_BRANCH).await.map_err(versioning)?;
         let generations = Generations::new(Arc::clone(repository.metadata()));
         let retired = Arc::new(Retired::default());
@@ -202,6 +208,7 @@ impl Publisher {
             generations,
             retired,
             flush_limit,
+            fill_mark_rows,
         };
         publisher.load_layouts().await?;
         publisher.load_lines().await?;
@@ -364,7 +371,7 @@ impl Publisher {
             match brought {
                 Brought::Done => {}
                 Brought::Filled => filled.push(served.generation),
-                Brought::Removed => fresh.push(self.replace_next(&key).await?),
+                Brought::Removed => fresh.push((key.clone(), self.replace_next(&key).await?)),
             }
             keys.push((key, next));
             views.insert(view.name.clone(), served);
@@ -372,7 +379,11 @@ impl Publisher {
         if !fresh.is_empty() {
             self.crash.reach(CrashPoint::GenerationRecorded);
             self.let_writers_hear(line).await?;
-            self.ready.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh.into_iter().map(|fresh| (fresh, Born::Removed)));
+            for (key, fresh) in &fresh {
+                self.generations.change(key, |record| record.settled |= record.next == Some(*fresh)).await?;
+            }
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh.into_iter().map(|(_, fresh)| (fresh, Born::Removed)));
+            self.crash.reach(CrashPoint::GenerationSettled);
             return Ok(false);
         }
         self.crash.reach(CrashPoint::FilesPublished);
@@ -384,7 +395,9 @@ impl Publisher {
         }
         let retired = self.switch(line, &keys).await?;
         let store = Arc::clone(&line.store);
-        line.set_served(Served { commit: head, definitions: Arc::new(definitions), views: Arc::new(views), incarnation, store });
+        let rate = |service: &FeatureService| Some((Arc::from(&*service.name), service.logging?.sample_rate));
+        let logged = Arc::new(definitions.services().filter_map(rate).collect());
+        line.set_served(Served { commit: head, definitions: Arc::new(definitions), views: Arc::new(views), logged, incarnation, store });
         self.retire(retired).await;
         Ok(true)
     }
@@ -397,7 +410,7 @@ impl Publisher {
             let record = self.generations.change(key, |record| {
                 if record.next == Some(next) {
                     record.retired.extend(record.current);
-                    (record.current, record.next) = (Some(next), None);
+                    (record.current, record.next, record.settled) = (Some(next), None, false);
                 }
             });
             retired.extend(record.await?.retired);
@@ -436,6 +449,7 @@ impl Publisher {
         let fresh = self.generations.allocate().await?;
         let record = self.generations.change(key, |record| {
             record.retired.extend(record.next.replace(fresh).filter(|next| *next != fresh));
+            record.settled = false;
         });
         let retired = record.await?.retired;
         self.retire(retired).await;

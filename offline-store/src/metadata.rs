@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use anabranch_core::definition::{Column, Role};
+use anabranch_core::name::reserved;
 use bytes::Bytes;
 use iceberg::spec::{PartitionField, Schema, SortOrder, TableMetadata};
 use serde_json::{Value as Json, json};
@@ -70,6 +72,17 @@ impl TableState {
 
     pub(crate) fn metadata(&self) -> &TableMetadata {
         &self.definition.metadata
+    }
+
+    /// Its columns, as a scan takes them; the one that rows are sorted by last is the event time.
+    pub fn columns(&self) -> Vec<Column> {
+        let event = self.event_column();
+        let role = |name: &str| match name {
+            reserved::ARRIVAL | reserved::SOURCE | reserved::POSITION | reserved::TOMBSTONE => Role::Reserved,
+            name if event == Some(name) => Role::EventTime,
+            _ => Role::Feature,
+        };
+        self.fields().iter().map(|field| Column { name: field.name.clone(), data_type: field.data_type, role: role(&field.name) }).collect()
     }
 
     /// The column of event times: the one that rows are sorted by last.

@@ -39,17 +39,20 @@ pub enum Namespace {
     Features,
     /// Tables of refused rows.
     Quarantine,
+    /// Tables of what was served to lookups.
+    Served,
 }
 
 impl Namespace {
     /// Every namespace.
-    pub const ALL: [Self; 2] = [Self::Features, Self::Quarantine];
+    pub const ALL: [Self; 3] = [Self::Features, Self::Quarantine, Self::Served];
 
     /// The name in keys and catalogs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Features => "features",
             Self::Quarantine => "quarantine",
+            Self::Served => "served",
         }
     }
 
@@ -77,6 +80,17 @@ impl TableName {
     /// A table of refused rows.
     pub fn quarantine(name: impl Into<String>) -> Self {
         Self { namespace: Namespace::Quarantine, name: name.into() }
+    }
+
+    /// The table of what a feature service's lookups were answered.
+    pub fn served(service: impl Into<String>) -> Self {
+        Self { namespace: Namespace::Served, name: service.into() }
+    }
+
+    /// The table that a caller names: `namespace.name`, or a feature view, whose name has no dot.
+    pub fn from_text(text: &str) -> Self {
+        let qualified = text.split_once('.').and_then(|(namespace, name)| Some((Namespace::from_name(namespace)?, name)));
+        qualified.map_or_else(|| Self::features(text), |(namespace, name)| Self { namespace, name: name.to_owned() })
     }
 
     pub(crate) fn key(&self) -> Result<Key> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anabranch_core::definition::{
-    Check, Definition, Definitions, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Partition, Projection, Rule, Source, SourceKind,
+    Check, Definition, Definitions, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Logging, Partition, Projection, Rule, Source, SourceKind,
 };
 use anabranch_core::{DataType, Scalar, Span};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -117,10 +117,11 @@ fn check() -> impl Strategy<Value = Definition> {
 fn service() -> impl Strategy<Value = Definition> {
     let features = option::of(btree_set(text(), 1..4).prop_map(|names| names.into_iter().collect()));
     let projection = (text(), features, btree_map(name(), text(), 0..3));
-    (name(), vec(projection, 1..4), text(), text(), tags()).prop_map(|(name, projections, description, owner, tags)| {
+    let logging = option::of((0.0..=1.0_f64).prop_map(|sample_rate| Logging { sample_rate }));
+    (name(), vec(projection, 1..4), logging, text(), text(), tags()).prop_map(|(name, projections, logging, description, owner, tags)| {
         let numbered = projections.into_iter().enumerate();
         let projection = |(i, (view, features, key_map))| Projection { view, alias: Some(format!("p{i}")), features, key_map };
-        Definition::FeatureService(FeatureService { name, features: numbered.map(projection).collect(), description, owner, tags })
+        Definition::FeatureService(FeatureService { name, features: numbered.map(projection).collect(), logging, description, owner, tags })
     })
 }
 

@@ -4,7 +4,7 @@
 //!
 //! | field | merged |
 //! | -- | -- |
-//! | an object (`tags`, `key_map`, the bounds of a range) | by its keys |
+//! | an object (`tags`, `key_map`, `logging`, the bounds of a range) | by its keys |
 //! | `fields` of a view, `join_keys` of an entity, `features` of a service, and within it | by name, in our order unless only theirs changed it; its additions come first |
 //! | `values` of a check | by value |
 //! | all else (`entities`, times, spans, types, words) | as a whole |

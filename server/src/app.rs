@@ -16,6 +16,7 @@ mod online;
 mod repo;
 mod rows;
 mod serving;
+mod serving_log;
 mod tables;
 mod upkeep;
 mod uploads;

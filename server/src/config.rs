@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anabranch_core::Span;
+use anabranch_ingest::ServingLogConfig;
 use anabranch_offline_store::engine::EngineKind;
 use anabranch_online_store::{CqlConfig, RedisConfig};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// The online store.
     pub online: OnlineConfig,
+    /// How what is served is logged.
+    pub serving_log: ServingLogConfig,
     /// Where joins and queries run.
     pub engine: EngineConfig,
     /// When tables are compacted, and how.
@@ -256,6 +259,7 @@ impl Default for Config {
             metadata: MetadataConfig::default(),
             ingest: IngestConfig::default(),
             online: OnlineConfig::default(),
+            serving_log: ServingLogConfig::default(),
             engine: EngineConfig::default(),
             compaction: CompactionConfig::default(),
             limits: LimitsConfig::default(),
@@ -432,6 +436,7 @@ impl Config {
         if self.ingest.commit_every <= Span::default() {
             return refuse("ingest.commit_every", "is zero: give a span such as 2s");
         }
+        self.serving_log.validate().map_err(|error| Error::Config(error.to_string()))?;
         let level: Result<tracing_subscriber::EnvFilter, _> = self.log.level.parse();
         level.map(|_| ()).map_err(|error| Error::Config(format!("log.level is {:?}: {error}", self.log.level)))
     }
@@ -540,6 +545,7 @@ mod tests {
         assert!(said(Config::load(None, [], &env(&[("log.level", "anabranch=loud")]))).contains("log.level"));
         assert!(said(Config::load(None, [], &env(&[("online.cache_bytes", "1000")]))).contains("online.cache_bytes"));
         assert!(said(Config::load(None, [], &env(&[("online.next", "embedded")]))).contains("online.next"));
+        assert!(said(Config::load(None, [], &env(&[("serving_log.commit_every", "0s")]))).contains("serving_log.commit_every"));
         assert!(said(Config::load(None, [], &env(&[("online.cache_staleness", "2m")]))).contains("online.cache_staleness"));
         assert!(said(Config::load(None, [], &env(&[("ingest.commit_every", "soon")]))).contains("soon"));
         let odd = said(Config::load(None, [], &env(&[("metadata.store", "mysql://ada:secret@h/db")])));

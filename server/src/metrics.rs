@@ -31,6 +31,8 @@ pub const ROWS_INGESTED: &str = "anabranch_rows_ingested";
 pub const VALUES_LOOKED_UP: &str = "anabranch_values_looked_up";
 /// Entities looked up in a store behind a cache, by whether that knew them (`_total`).
 pub const CACHE_LOOKUPS: &str = "anabranch_online_cache_lookups";
+/// Rows of lookups that were drawn to be logged, by what became of them (`_total`).
+pub const SERVING_LOG_ROWS: &str = "anabranch_serving_log_rows";
 /// Rows of datasets sent (`_total`).
 pub const DATASET_ROWS: &str = "anabranch_dataset_rows";
 /// Compactions of tables, by how they ended (`_total`).
@@ -106,6 +108,15 @@ pub struct CacheLabels {
     pub outcome: &'static str,
 }
 
+/// What became of rows that were drawn to be logged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServingLogLabels {
+    /// The repository.
+    pub repository: String,
+    /// logged, dropped_full or dropped_failed.
+    pub outcome: &'static str,
+}
+
 /// A status of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabels {
@@ -133,6 +144,8 @@ pub struct Metrics {
     pub values_looked_up: Family<StatusLabels, Counter>,
     /// [`CACHE_LOOKUPS`].
     pub cache_lookups: Family<CacheLabels, Counter>,
+    /// [`SERVING_LOG_ROWS`].
+    pub serving_log_rows: Family<ServingLogLabels, Counter>,
     /// [`DATASET_ROWS`].
     pub dataset_rows: Family<RepositoryLabels, Counter>,
     /// [`COMPACTIONS`].
@@ -170,6 +183,7 @@ impl Default for Metrics {
             rows_ingested: Family::default(),
             values_looked_up: Family::default(),
             cache_lookups: Family::default(),
+            serving_log_rows: Family::default(),
             dataset_rows: Family::default(),
             compactions: Family::default(),
             compacted_rows: Family::default(),
@@ -231,6 +245,8 @@ impl Metrics {
         registry.register(ROWS_INGESTED, "Rows taken in by bulk ingest, quarantined ones included", self.rows_ingested.clone());
         registry.register(VALUES_LOOKED_UP, "Values looked up online by their status", self.values_looked_up.clone());
         registry.register(CACHE_LOOKUPS, "Entities looked up in a store behind a cache by whether that knew them", self.cache_lookups.clone());
+        let help = "Rows of lookups that were drawn to be logged by what became of them";
+        registry.register(SERVING_LOG_ROWS, help, self.serving_log_rows.clone());
         registry.register(DATASET_ROWS, "Rows of datasets sent", self.dataset_rows.clone());
         registry.register(COMPACTIONS, "Compactions of tables by how they ended", self.compactions.clone());
         registry.register(COMPACTED_ROWS, "Rows that compactions rewrote", self.compacted_rows.clone());
@@ -294,6 +310,7 @@ mod tests {
         metrics.rows_sampled.get_or_create(&repository()).inc();
         metrics.rows_skewed.get_or_create(&repository()).inc();
         metrics.cache_lookups.get_or_create(&CacheLabels { repository: "default".into(), outcome: "hit" }).inc();
+        metrics.serving_log_rows.get_or_create(&ServingLogLabels { repository: "default".into(), outcome: "logged" }).inc();
         metrics.pipeline_position.get_or_create(&StageLabels { repository: "default".into(), stage: "appended" }).set(1);
         let text = metrics.encode().unwrap();
         let names = [
@@ -308,6 +325,7 @@ mod tests {
             COMPACTIONS,
             COMPACTED_ROWS,
             CACHE_LOOKUPS,
+            SERVING_LOG_ROWS,
             DATASET_READERS,
             DATASET_CACHE_MEMORY,
             DATASET_CACHE_DISK,

@@ -41,14 +41,25 @@ impl Projection {
     }
 }
 
+/// Which lookups of a service are logged, into a table of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// The part of lookups that is logged, more than 0 and at most 1; 0 is the same as no logging.
+    pub sample_rate: f64,
+}
+
 /// What a model asks for by one name.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureService {
     /// Unique among services.
     pub name: String,
     /// What it takes of which view, in the order of the output.
     pub features: Vec<Projection>,
+    /// Which lookups are logged; none where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
     /// For people.
     #[serde(default, skip_serializing_if = "is_default")]
     pub description: String,
@@ -73,12 +84,23 @@ impl FeatureService {
         self
     }
 
+    /// Logs a part of the lookups, from 0 to 1.
+    #[must_use]
+    pub const fn logged(mut self, sample_rate: f64) -> Self {
+        self.logging = Some(Logging { sample_rate });
+        self
+    }
+
     pub(super) fn normalized(mut self) -> Result<Self, Error> {
         let kind = DefinitionKind::FeatureService;
         name::check("feature service", &self.name)?;
         if self.features.is_empty() {
             return refuse(kind, &self.name, "features", "it takes no features");
         }
+        if let Some(Logging { sample_rate }) = self.logging.filter(|logging| !(0.0..=1.0).contains(&logging.sample_rate)) {
+            return refuse(kind, &self.name, "logging.sample_rate", format!("{sample_rate} is not between 0 and 1"));
+        }
+        self.logging = self.logging.filter(|logging| logging.sample_rate > 0.0);
         for projection in &mut self.features {
             if projection.alias.as_ref() == Some(&projection.view) {
                 projection.alias = None;

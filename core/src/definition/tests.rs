@@ -103,6 +103,31 @@ fn one_view_under_two_aliases_has_two_sets_of_columns() {
 }
 
 #[test]
+fn a_service_says_which_lookups_are_logged_and_one_that_does_not_keeps_its_bytes() {
+    let service = |logging: serde_json::Value| {
+        let mut service = json!({"name": "s", "features": [{"view": "weather"}]});
+        service.as_object_mut().unwrap().extend(logging.as_object().unwrap().clone());
+        spec(DefinitionKind::FeatureService, service)
+    };
+    let bytes = |definition: Definition| String::from_utf8(definition.to_bytes()).unwrap();
+    let plain = r#"{"format":1,"kind":"feature_service","spec":{"features":[{"view":"weather"}],"name":"s"}}"#;
+    assert_eq!(bytes(service(json!({})).unwrap()), plain);
+    assert_eq!(bytes(service(json!({"logging": {"sample_rate": -0.0}})).unwrap()), plain);
+    let logged = r#"{"format":1,"kind":"feature_service","spec":{"features":[{"view":"weather"}],"logging":{"sample_rate":0.01},"name":"s"}}"#;
+    let read = service(json!({"logging": {"sample_rate": 0.01}})).unwrap();
+    assert_eq!(bytes(read.clone()), logged);
+    let built = Definition::FeatureService(FeatureService::new("s").with(Projection::all("weather")).logged(0.01));
+    assert_eq!(built.normalized().unwrap(), read);
+    let whole = |rate: serde_json::Value| bytes(service(json!({"logging": {"sample_rate": rate}})).unwrap());
+    assert_eq!(whole(json!(1)), whole(json!(1.0)));
+    for bad in [json!(1.5), json!(-0.1), json!("often"), json!(null)] {
+        let error = service(json!({"logging": {"sample_rate": bad}})).unwrap_err();
+        assert!(matches!(error, Error::Definition { path, .. } if path == "logging.sample_rate"));
+    }
+    assert!(FeatureService::new("s").with(Projection::all("weather")).logged(f64::NAN).normalized().is_err());
+}
+
+#[test]
 fn output_columns_are_short_unless_that_is_ambiguous() {
     let definitions = set([]);
     let resolve = |taken: &[String], full| {

@@ -7,6 +7,9 @@
 //!
 //! *current* answers lookups; *next* is being filled, and writers write to both; *retired* ones are dropped, and then leave the record. A generation is
 //! never given twice. A record of which nothing is left is removed.
+//!
+//! A next generation is *settled* once it is known that the head has lost no row since it was recorded that it may hold, and that whoever moves the head in
+//! such a way brings it to its end first. Such a one is filled on after a crash.
 
 use std::sync::Arc;
 
@@ -20,6 +23,8 @@ use crate::{Error, Result};
 const SPACE: &str = "ingest.generation";
 const MARK: &str = "generation";
 const VERSION: u8 = 2;
+/// The version of a record with a next generation that is settled.
+const SETTLED: u8 = 3;
 const HAS_CURRENT: u8 = 1;
 const HAS_NEXT: u8 = 2;
 const PAGE: usize = 1_000;
@@ -31,6 +36,8 @@ pub(crate) struct Record {
     pub(crate) current: Option<Generation>,
     /// The one that is to take its place.
     pub(crate) next: Option<Generation>,
+    /// Whether the next one is settled.
+    pub(crate) settled: bool,
     /// Those to be dropped.
     pub(crate) retired: Vec<Generation>,
 }
@@ -56,13 +63,15 @@ impl RecordKey {
 }
 
 impl Record {
-    /// 8 bytes, the generation, where there is a current one alone; otherwise a version, flags, and 8 bytes for each that is there; all big-endian.
+    /// 8 bytes, the generation, where there is a current one alone; otherwise a version (3 where the next one is settled, else 2), flags, and 8 bytes for each
+    /// that is there; all big-endian.
     fn to_bytes(&self) -> Vec<u8> {
         if let (Some(current), None, true) = (self.current, self.next, self.retired.is_empty()) {
             return current.0.to_be_bytes().to_vec();
         }
         let flag = |there: bool, flag: u8| if there { flag } else { 0 };
-        let mut bytes = vec![VERSION, flag(self.current.is_some(), HAS_CURRENT) | flag(self.next.is_some(), HAS_NEXT)];
+        let version = if self.is_settled() { SETTLED } else { VERSION };
+        let mut bytes = vec![version, flag(self.current.is_some(), HAS_CURRENT) | flag(self.next.is_some(), HAS_NEXT)];
         for generation in self.current.iter().chain(&self.next).chain(&self.retired) {
             bytes.extend_from_slice(&generation.0.to_be_bytes());
         }
@@ -74,9 +83,10 @@ impl Record {
         if let Ok(number) = bytes.try_into() {
             return Ok(Self { current: Some(Generation(u64::from_be_bytes(number))), ..Self::default() });
         }
-        let (flags, numbers) = match bytes {
-            [VERSION, flags, numbers @ ..] if *flags <= (HAS_CURRENT | HAS_NEXT) => (*flags, numbers),
-            [version, ..] if *version > VERSION => return Err(malformed(format!("its version {version} is newer than {VERSION}"))),
+        let (settled, flags, numbers) = match bytes {
+            [VERSION, flags, numbers @ ..] if *flags <= (HAS_CURRENT | HAS_NEXT) => (false, *flags, numbers),
+            [SETTLED, flags, numbers @ ..] if *flags <= (HAS_CURRENT | HAS_NEXT) && flags & HAS_NEXT != 0 => (true, *flags, numbers),
+            [version, ..] if *version > SETTLED => return Err(malformed(format!("its version {version} is newer than {SETTLED}"))),
             _ => return Err(malformed(format!("{} bytes that are no record", bytes.len()))),
         };
         let (words, rest) = numbers.as_chunks::<8>();
@@ -89,13 +99,19 @@ impl Record {
         if !rest.is_empty() {
             return Err(malformed(format!("{} bytes are left over", rest.len())));
         }
-        Ok(Self { current, next, retired: generations.collect() })
+        Ok(Self { current, next, settled, retired: generations.collect() })
     }
 
     /// Retires whatever is there.
     pub(crate) fn retire_all(&mut self) {
         let there = self.current.take().into_iter().chain(self.next.take());
         self.retired.extend(there);
+        self.settled = false;
+    }
+
+    /// Whether there is a next one that is settled.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.settled && self.next.is_some()
     }
 
     fn is_empty(&self) -> bool {
@@ -169,7 +185,12 @@ mod tests {
     fn record() -> impl Strategy<Value = Record> {
         let generation = || any::<u64>().prop_map(Generation);
         let (one, two) = (proptest::option::of(generation()), proptest::option::of(generation()));
-        (one, two, proptest::collection::vec(generation(), 0..4)).prop_map(|(current, next, retired)| Record { current, next, retired })
+        (one, two, any::<bool>(), proptest::collection::vec(generation(), 0..4)).prop_map(|(current, next, settled, retired)| Record {
+            current,
+            next,
+            settled: settled && next.is_some(),
+            retired,
+        })
     }
 
     proptest! {
@@ -186,12 +207,13 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_record_stay() {
-        let record = Record { current: Some(Generation(7)), next: None, retired: Vec::new() };
+        let record = Record { current: Some(Generation(7)), ..Record::default() };
         assert_eq!(record.to_bytes(), [0, 0, 0, 0, 0, 0, 0, 7]);
         let record = Record { next: Some(Generation(8)), retired: vec![Generation(3)], ..record };
         let words = [[0, 0, 0, 0, 0, 0, 0, 7], [0, 0, 0, 0, 0, 0, 0, 8], [0, 0, 0, 0, 0, 0, 0, 3]];
         assert_eq!(record.to_bytes(), [&[2, 3][..], &words.concat()].concat());
-        for wrong in [&[][..], &[3, 0], &[2, 4], &[2, 1], &[2, 0, 1], &[1; 10]] {
+        assert_eq!(Record { settled: true, ..record }.to_bytes(), [&[3, 3][..], &words.concat()].concat());
+        for wrong in [&[][..], &[4, 0], &[3, 1, 0, 0, 0, 0, 0, 0, 0, 7], &[2, 4], &[2, 1], &[2, 0, 1], &[1; 10]] {
             assert!(Record::from_bytes(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -68,7 +68,7 @@ impl Line {
     }
 
     /// Has whoever looks after the branch publish.
-    pub(super) fn fall_behind(&self) {
+    pub(crate) fn fall_behind(&self) {
         self.behind.notify_one();
     }
 

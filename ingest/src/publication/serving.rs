@@ -73,6 +73,10 @@ impl Publisher {
             if key.branch().is_none_or(|branch| !self.serves(branch)) {
                 record = self.generations.change(&key, Record::retire_all).await?;
             }
+            if let Some(next) = record.next.filter(|_| record.is_settled()) {
+                // Every writer of this process begins with writing both.
+                self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(next, Born::Removed);
+            }
             record.retired.iter().for_each(|generation| self.retired.add(*generation));
         }
         self.work.notify_one();

@@ -5,7 +5,7 @@
 //!
 //! - every row that was acknowledged is in exactly one of the tables and their quarantines, and no row is in twice;
 //! - the positions of the log up to the offset are all there, each once: nothing was dropped on the way;
-//! - a load is in as a whole or not at all;
+//! - a load is in as a whole or not at all, and one that was reverted is not;
 //! - both stores agree: the law.
 //!
 //! The seed is printed; `ANABRANCH_KILL_SEED` sets it.
@@ -23,7 +23,7 @@ use anabranch_core::ids::Ids;
 use anabranch_core::{ErrorKind, Kinded, RandomIds};
 use anabranch_ingest::{CrashPoint, CrashPoints, Rebuild};
 use anabranch_offline_store::{Namespace, ScanRequest, TableName, quarantine_shape};
-use anabranch_versioning::{LogQuery, MergeRequest, RefSpec};
+use anabranch_versioning::{LogQuery, MergeRequest, RefSpec, ReplayRequest};
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
 
@@ -176,8 +176,10 @@ async fn child(folder: &Path, plan: Plan) {
     }
     let ids = Arc::new(AtomicU64::new(plan.child * 1_000_000_000));
     let mut tasks = Vec::new();
-    // A merge only moves forward, and so wants a branch that rests.
-    if plan.point == Some(CrashPoint::Merged) || plan.child % 7 == 6 {
+    // A merge only moves forward, and so wants a branch that rests; a revert takes back what it knows to be the last commit.
+    if plan.point == Some(CrashPoint::GenerationSettled) || plan.child % 7 == 5 {
+        tasks.push(tokio::spawn(reverts(Arc::clone(&world), plan.child)));
+    } else if plan.point == Some(CrashPoint::Merged) || plan.child % 7 == 6 {
         tasks.push(tokio::spawn(merge(Arc::clone(&world), Arc::clone(&ledger), plan.child, Arc::clone(&ids))));
     } else {
         for _ in 0..3 {
@@ -258,6 +260,18 @@ async fn merge(world: Arc<World>, ledger: Arc<Ledger>, child: u64, ids: Arc<Atom
         load_one(&world, &ledger, &branch, child + round).await;
         let request = MergeRequest::new(RefSpec::branch(&branch), "ada");
         world.ingest.merge("main", request).await.unwrap();
+    }
+}
+
+/// Loads that are taken back: what is online of them goes with another generation.
+async fn reverts(world: Arc<World>, child: u64) {
+    for round in 0_i64.. {
+        // What an earlier child pushed comes in before, lest the revert meets it.
+        world.ingest.flush("main").await.unwrap();
+        // No other child loads the like of it.
+        let content = crate::load::csv(0..FILE_ROWS, 1.0 + child as f64).replace(",1970", &format!("r{round},1970"));
+        let loaded = crate::load::load(&world, "main", "r.csv", content).await.unwrap();
+        world.ingest.revert("main", ReplayRequest::new(RefSpec::commit(loaded.commit), "ada")).await.unwrap();
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod barrier;
 mod compaction;
+mod fills;
 mod kill;
 mod law;
 mod load;
@@ -11,5 +12,6 @@ mod moves;
 mod power;
 mod push;
 mod served;
+mod serving_log;
 mod trouble;
 mod world;

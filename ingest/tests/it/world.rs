@@ -90,7 +90,7 @@ fn options() -> RepositoryOptions {
 
 /// Small segments and an eager worker, so that a short test sees many of everything.
 pub(crate) fn quick() -> IngestConfig {
-    let mut config = IngestConfig { commit_every: Span(20_000), commit_rows: 64, retry_every: Span(100_000), ..IngestConfig::default() };
+    let mut config = IngestConfig { commit_every: Span(20_000), commit_rows: 64, retry_every: Span(100_000), fill_mark_rows: 16, ..IngestConfig::default() };
     config.wal.segment_bytes = 4096;
     config
 }
@@ -101,6 +101,7 @@ pub(crate) struct World {
     pub(crate) parts: Parts,
     pub(crate) repository: Arc<Repository>,
     pub(crate) offline: Arc<OfflineStore>,
+    pub(crate) layouts: Arc<Layouts>,
     pub(crate) ingest: Ingest,
 }
 
@@ -115,18 +116,19 @@ impl World {
         let repository = opened.await.unwrap();
         let options = OfflineStoreOptions::default();
         let offline = OfflineStore::new(Arc::clone(&repository), Arc::clone(&parts.objects), parts.locations.clone(), clock, ids, options);
+        let layouts = Arc::new(Layouts::new());
         let ingest_parts = IngestParts {
             repository: Arc::clone(&repository),
             offline: Arc::clone(&offline),
             online: Arc::clone(&parts.online),
-            layouts: Arc::new(Layouts::new()),
+            layouts: Arc::clone(&layouts),
             files: Arc::clone(&parts.files),
             folder: parts.wal.clone(),
             clock: Arc::clone(&parts.clock),
             crash: Arc::clone(&parts.crash),
         };
         let ingest = Ingest::open(ingest_parts, parts.config.clone()).await?;
-        Ok(Self { parts, repository, offline, ingest })
+        Ok(Self { parts, repository, offline, layouts, ingest })
     }
 
     /// A world in memory with the views of [`definitions`].

@@ -1,4 +1,4 @@
-//! The feature views of one commit as tables of a query: read-only, by name.
+//! The feature views of one commit as tables of a query: read-only, by name; and as `served.<service>` what was logged of lookups.
 //!
 //! A scan reads the columns that the query needs, and leaves out the files and row groups that its bounds on the event time rule out. What it reads it
 //! gives whole: the query judges every row itself, so a bound that is not understood here costs time and changes nothing.
@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use anabranch_core::Timestamp;
 use anabranch_core::definition::{Column, Role};
-use anabranch_core::name::reserved;
 use anabranch_versioning::CommitId;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -22,11 +21,13 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::{TryFutureExt, TryStreamExt};
 
 use crate::scan::schema_of;
-use crate::{Namespace, OfflineStore, ScanRequest, TableName, TableState};
+use crate::{Namespace, OfflineStore, ScanRequest, TableName};
 
 /// What a query may write before the names of its tables.
 pub(super) const NAME: &str = "anabranch";
-pub(super) const SCHEMA: &str = "features";
+pub(super) const SCHEMA: &str = Namespace::Features.name();
+/// What queries may read.
+const SCHEMAS: [Namespace; 2] = [Namespace::Features, Namespace::Served];
 
 /// The tables of a commit.
 #[derive(Debug, Clone)]
@@ -36,12 +37,19 @@ pub(super) struct CommitCatalog(Arc<Commit>);
 struct Commit {
     id: CommitId,
     store: Arc<OfflineStore>,
-    tables: Vec<String>,
+    tables: Vec<TableName>,
 }
+
+/// Those of one namespace.
+#[derive(Debug)]
+struct CommitSchema(Arc<Commit>, Namespace);
 
 impl CommitCatalog {
     pub(super) async fn new(id: CommitId, store: &Arc<OfflineStore>) -> crate::Result<Self> {
-        let mut tables: Vec<_> = store.tables(&id, Namespace::Features).await?.into_iter().map(|table| table.name).collect();
+        let mut tables = Vec::new();
+        for namespace in SCHEMAS {
+            tables.extend(store.tables(&id, namespace).await?);
+        }
         tables.sort();
         Ok(Self(Arc::new(Commit { id, store: Arc::clone(store), tables })))
     }
@@ -53,52 +61,42 @@ impl CatalogProvider for CommitCatalog {
     }
 
     fn schema_names(&self) -> Vec<String> {
-        vec![SCHEMA.to_owned()]
+        SCHEMAS.iter().map(|namespace| namespace.name().to_owned()).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        (name == SCHEMA).then(|| Arc::new(self.clone()) as Arc<dyn SchemaProvider>)
+        let namespace = SCHEMAS.into_iter().find(|namespace| namespace.name() == name)?;
+        Some(Arc::new(CommitSchema(Arc::clone(&self.0), namespace)))
     }
 }
 
 #[async_trait]
-impl SchemaProvider for CommitCatalog {
+impl SchemaProvider for CommitSchema {
     fn as_any(&self) -> &dyn Any {
         self
     }
 
     fn table_names(&self) -> Vec<String> {
-        self.0.tables.clone()
+        self.0.tables.iter().filter(|table| table.namespace == self.1).map(|table| table.name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let state =
-            self.0.store.find_table(&self.0.id, &TableName::features(name)).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let name = TableName { namespace: self.1, name: name.to_owned() };
+        let state = self.0.store.find_table(&self.0.id, &name).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         // A name that is no table may be a table function's.
-        Ok(state.map(|state| Arc::new(CommitTable { commit: Arc::clone(&self.0), columns: columns(&state), name: name.to_owned() }) as _))
+        Ok(state.map(|state| Arc::new(CommitTable { commit: Arc::clone(&self.0), columns: state.columns(), name }) as _))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.tables.iter().any(|table| table == name)
+        self.0.tables.iter().any(|table| table.namespace == self.1 && table.name == name)
     }
-}
-
-/// A table's columns; the one that its rows are sorted by last is the event time.
-fn columns(state: &TableState) -> Vec<Column> {
-    let event = state.event_column();
-    let role = |name: &str| match name {
-        reserved::ARRIVAL | reserved::SOURCE | reserved::POSITION | reserved::TOMBSTONE => Role::Reserved,
-        name if event == Some(name) => Role::EventTime,
-        _ => Role::Feature,
-    };
-    state.fields().iter().map(|field| Column { name: field.name.clone(), data_type: field.data_type, role: role(&field.name) }).collect()
 }
 
 /// A table of a commit.
 #[derive(Debug)]
 struct CommitTable {
     commit: Arc<Commit>,
-    name: String,
+    name: TableName,
     columns: Vec<Column>,
 }
 
@@ -139,7 +137,7 @@ impl TableProvider for CommitTable {
         if let Some(event) = self.event_column() {
             filters.iter().for_each(|filter| bounds.narrow(Bounds::of(filter, event)));
         }
-        let table = TableName::features(&self.name);
+        let table = self.name.clone();
         let request = ScanRequest { table, columns, min_event_time: bounds.min.map(Timestamp), max_event_time: bounds.max.map(Timestamp) };
         let part = TableRows { commit: Arc::clone(&self.commit), schema: schema_of(&request.columns), request };
         let schema = Arc::clone(&part.schema);

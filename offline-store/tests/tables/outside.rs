@@ -65,7 +65,7 @@ async fn the_catalog_lists_what_is_at_its_ref() {
     let earlier = catalog(&world, &format!("commit:{before}"));
     assert!(!earlier.table_exists(&ident()).await.unwrap());
     assert_eq!(earlier.load_table(&ident()).await.unwrap_err().kind(), ErrorKind::TableNotFound);
-    assert_eq!(earlier.list_namespaces(None).await.unwrap().len(), 2);
+    assert_eq!(earlier.list_namespaces(None).await.unwrap().len(), 3);
     let odd = NamespaceIdent::new("odd".into());
     assert_eq!(earlier.list_tables(&odd).await.unwrap_err().kind(), ErrorKind::NamespaceNotFound);
     assert!(!earlier.namespace_exists(&odd).await.unwrap());

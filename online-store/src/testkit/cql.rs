@@ -98,6 +98,11 @@ impl TestCassandra {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps all that it keeps.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The settings of a store under a prefix of its own, with time limits that suit a loaded machine.
     pub fn config(&self, prefix: &str) -> CqlConfig {
         CqlConfig {

@@ -96,6 +96,7 @@ fn service_fields(definitions: &Definitions, service: &FeatureService) -> Fields
             fields.push((format!("features.{name}.key_map.{key}"), json!(column)));
         }
     }
+    fields.extend(service.logging.map(|logging| ("logging.sample_rate".to_owned(), json!(logging.sample_rate))));
     fields
 }
 

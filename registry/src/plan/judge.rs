@@ -189,6 +189,13 @@ impl Judge<'_> {
 }
 
 fn service_field(path: &str, action: FieldAction) -> Verdict {
+    if path == "logging.sample_rate" {
+        return Verdict::noted(match action {
+            FieldAction::Added => "lookups are logged from now on",
+            FieldAction::Dropped => "lookups are logged no longer; what was logged stays",
+            _ => "another part of lookups is logged from now on",
+        });
+    }
     let part = path.split('.').nth(2).unwrap_or_default();
     match (part, action) {
         ("features" | "view", FieldAction::Added) => Verdict::safe(),

@@ -107,6 +107,22 @@ fn what_breaks_names_who_uses_it() {
 }
 
 #[test]
+fn logging_of_lookups_is_noted_and_never_breaks() {
+    let change = |from: FeatureService, to: FeatureService| {
+        let definitions = [airport(), Definition::FeatureView(view()), Definition::FeatureService(from)].into_iter().collect();
+        let plan = plan(&definitions, vec![Definition::FeatureService(to)], &PlanOptions::default()).unwrap();
+        assert!(!plan.is_breaking());
+        plan.to_string()
+    };
+    let said = change(service(), service().logged(0.5));
+    assert!(said.contains("logging.sample_rate: 0.5") && said.contains("lookups are logged from now on"), "{said}");
+    let said = change(service().logged(0.5), service().logged(1.0));
+    assert!(said.contains("another part of lookups"), "{said}");
+    let said = change(service().logged(0.5), service().logged(0.0));
+    assert!(said.contains("logged no longer"), "{said}");
+}
+
+#[test]
 fn references_that_a_change_cuts_are_refused_whatever_is_allowed() {
     let cut = faults(plan(&set([]), vec![], &delete(DefinitionKind::FeatureView, "weather")));
     assert_eq!(cut.len(), 1);

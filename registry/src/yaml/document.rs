@@ -145,6 +145,10 @@ impl Reading {
 
     /// Whether a field holds a JSON value rather than a text.
     fn is_literal(&self, path: &str) -> bool {
-        self.kind == DefinitionKind::Check && (matches!(path, "rule.range.min" | "rule.range.max") || path.starts_with("rule.one_of.values["))
+        match self.kind {
+            DefinitionKind::Check => matches!(path, "rule.range.min" | "rule.range.max") || path.starts_with("rule.one_of.values["),
+            DefinitionKind::FeatureService => path == "logging.sample_rate",
+            DefinitionKind::Entity | DefinitionKind::Source | DefinitionKind::FeatureView => false,
+        }
     }
 }

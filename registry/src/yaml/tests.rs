@@ -57,6 +57,10 @@ fn faults_name_the_line_of_the_field() {
         ("kind: check\nname: c\nview: v\ncolumn: x\nrule: {range: {}}\n", "f.yaml:5:8: check \"c\": it needs min, max or both"),
         ("kind: check\nname: c\nview: v\ncolumn: x\nrule: {ranj: {}}\n", "f.yaml:5:8: check \"c\": unknown variant `ranj`"),
         ("kind: feature_service\nname: s\nfeatures:\n- view: v\n- view: v\n", "f.yaml:5:3: feature_service \"s\": \"v\" is taken twice"),
+        (
+            "kind: feature_service\nname: s\nfeatures:\n- view: v\nlogging: {sample_rate: 2}\n",
+            "f.yaml:5:24: feature_service \"s\": 2 is not between 0 and 1",
+        ),
         ("kind: entity\nname: [a]\njoin_key: k\ntype: i64\n", "f.yaml:2:1: entity: invalid type: sequence"),
     ] {
         let found = faults(text);

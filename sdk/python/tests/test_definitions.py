@@ -47,8 +47,18 @@ def test_every_kind_has_canonical_bytes():
             b'{"format":1,"kind":"feature_service","spec":{"features":[{"features":["temp"],"view":"weather"},'
             b'{"alias":"there","key_map":{"origin":"dest"},"view":"weather"}],"name":"s"}}',
         ),
+        (
+            FeatureService("s", ["weather"], sample_rate=0.01),
+            b'{"format":1,"kind":"feature_service","spec":{"features":[{"view":"weather"}],"logging":{"sample_rate":0.01},"name":"s"}}',
+        ),
+        (
+            FeatureService("s", ["weather"], sample_rate=0),
+            b'{"format":1,"kind":"feature_service","spec":{"features":[{"view":"weather"}],"name":"s"}}',
+        ),
     ]:
         assert definition.to_bytes() == golden
+    with pytest.raises(anabranch.InvalidArgument, match="between 0 and 1"):
+        FeatureService("s", ["weather"], sample_rate=2).to_bytes()
 
 
 def test_types_are_spelled_or_given_as_python_types():

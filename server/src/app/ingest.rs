@@ -76,8 +76,11 @@ impl Scope {
         Ok(pushed)
     }
 
-    /// Waits until all that was acknowledged is in a commit.
+    /// Waits until all that was acknowledged is in a commit; on `main`, what was drawn of what was served, too.
     pub(crate) async fn flush(&self) -> Result<CommitId> {
+        if self.is_on_main() {
+            self.repo.serving_log.flush().await;
+        }
         Ok(self.repo.ingest.flush(&self.branch_name().await?).await?)
     }
 
@@ -178,6 +181,7 @@ impl super::App {
                 }
             }
             repo.measure_cache(self.metrics());
+            repo.measure_serving_log(self.metrics());
         }
     }
 }

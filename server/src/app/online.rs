@@ -19,7 +19,7 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::{Field, Schema};
 use serde_json::Value as Json;
 
-use super::{DEFAULT_BRANCH, Scope};
+use super::Scope;
 use crate::error::{Error, Result};
 use crate::metrics::StatusLabels;
 
@@ -36,7 +36,7 @@ struct Resolved {
 }
 
 /// The keys of a lookup, as the caller's face gives them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Keys {
     /// Typed columns by name.
     Columns(Vec<(String, ArrayRef)>),
@@ -91,18 +91,24 @@ impl Scope {
             served = self.served().await?;
         }
         let lookup = self.prepare(&served, &request.selection, request.full_names)?;
+        let drawn = self.draw(&served, &request.selection, &request.keys);
         let keys = keys_of(&lookup, request.keys)?;
         if !request.at_least.is_empty() {
             // The token may be of another server, whose writes are not seen here at once.
             lookup.forget_cached(served.store.as_ref(), &keys);
         }
-        self.answer(&served, lookup, &keys).await
+        let looked = self.answer(&served, lookup, &keys).await?;
+        self.log_served(drawn, &served, &looked);
+        Ok(looked)
     }
 
     /// Looks features up that were resolved on a served branch.
-    pub(crate) async fn look_up(&self, served: &Served, lookup: Arc<Lookup>, keys: Keys) -> Result<Looked> {
+    pub(crate) async fn look_up(&self, served: &Served, selection: &Selection, lookup: Arc<Lookup>, keys: Keys) -> Result<Looked> {
+        let drawn = self.draw(served, selection, &keys);
         let keys = keys_of(&lookup, keys)?;
-        self.answer(served, lookup, &keys).await
+        let looked = self.answer(served, lookup, &keys).await?;
+        self.log_served(drawn, served, &looked);
+        Ok(looked)
     }
 
     async fn answer(&self, served: &Served, mut lookup: Arc<Lookup>, keys: &LookupKeys) -> Result<Looked> {
@@ -120,7 +126,7 @@ impl Scope {
 
     /// What is served of the scope's branch; refuses refs that are not served online.
     pub(crate) async fn served(&self) -> Result<Served> {
-        if matches!(self.reference.as_str(), DEFAULT_BRANCH | "branch:main") {
+        if self.is_on_main() {
             return Ok(self.repo.ingest.served()?);
         }
         match self.resolve().await?.branch {
@@ -219,7 +225,7 @@ fn keys_of(lookup: &Lookup, keys: Keys) -> Result<LookupKeys> {
 }
 
 /// The caller's key columns in the order of the lookup's.
-fn key_columns(lookup: &Lookup, columns: Vec<(String, ArrayRef)>) -> Result<Vec<ArrayRef>> {
+pub(super) fn key_columns(lookup: &Lookup, columns: Vec<(String, ArrayRef)>) -> Result<Vec<ArrayRef>> {
     check_names(lookup, &columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())?;
     // They are there: the missing ones were refused.
     let find = |name: &String| columns.iter().position(|(given, _)| given == name);
@@ -231,7 +237,7 @@ fn key_columns(lookup: &Lookup, columns: Vec<(String, ArrayRef)>) -> Result<Vec<
 }
 
 /// The same of JSON, as values of the keys' types.
-fn json_columns(lookup: &Lookup, columns: BTreeMap<String, Vec<Json>>) -> Result<Vec<Vec<Value>>> {
+pub(super) fn json_columns(lookup: &Lookup, columns: BTreeMap<String, Vec<Json>>) -> Result<Vec<Vec<Value>>> {
     check_names(lookup, &columns.keys().map(String::as_str).collect::<Vec<_>>())?;
     if let Some(rows) = columns.values().map(Vec::len).max().filter(|rows| *rows > MAX_LOOKUP_ROWS) {
         let (what, limit) = ("a lookup's number of rows".to_owned(), MAX_LOOKUP_ROWS as u64);

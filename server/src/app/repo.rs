@@ -7,7 +7,7 @@ use std::time::Duration;
 use anabranch_core::definition::Definitions;
 use anabranch_core::{Clock, Ids, RandomIds, Span};
 use anabranch_ingest::wal::WalOptions;
-use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver};
+use anabranch_ingest::{Ingest, IngestConfig, IngestParts, NoCrash, OffsetResolver, ServingLog};
 use anabranch_offline_store::{Locations, OfflineStore, OfflineStoreOptions, TableResolver};
 use anabranch_online_store::{
     CachedOnlineStore, CoalescingOnlineStore, CqlConfig, CqlOnlineStore, EmbeddedConfig, EmbeddedOnlineStore, Layouts, MovingStore, OnlineStore,
@@ -39,6 +39,7 @@ pub(crate) struct Repo {
     pub(crate) online: Arc<dyn OnlineStore>,
     pub(crate) layouts: Arc<Layouts>,
     pub(crate) ingest: Ingest,
+    pub(crate) serving_log: ServingLog,
     pub(crate) lookups: Lookups,
     /// The two stores between which what is online moves.
     pub(crate) moving: Option<Arc<MovingStore>>,
@@ -88,6 +89,7 @@ impl Repo {
         let ingest = Ingest::open(parts, ingest_config(config)).await?;
         // Usually there is little to publish, and whoever comes first finds all served. What takes longer, or fails, goes on in the background.
         let _ = tokio::time::timeout(FIRST_PUBLICATION, ingest.publish()).await;
+        let serving_log = ServingLog::begin(&ingest, ids, config.serving_log.clone())?;
         let (lookups, definitions) = (Lookups::default(), DefinitionsCache::default());
         let compaction = tokio::sync::Mutex::default();
         Ok(Self {
@@ -97,6 +99,7 @@ impl Repo {
             online,
             layouts,
             ingest,
+            serving_log,
             lookups,
             moving,
             cache,
@@ -128,7 +131,9 @@ impl Repo {
 
     /// Commits what was acknowledged and closes every part.
     pub(crate) async fn close(&self) {
-        self.ingest.close(Duration::from_micros(self.drain.micros().unsigned_abs())).await;
+        let limit = Duration::from_micros(self.drain.micros().unsigned_abs());
+        self.serving_log.close(limit).await;
+        self.ingest.close(limit).await;
         self.versions.close().await;
         if let Err(error) = self.online.sync().await {
             tracing::warn!(%error, repository = self.name, "the online store was not synced; it is refilled from history");

@@ -22,17 +22,21 @@ pub(crate) struct Rows {
 }
 
 impl Scope {
-    /// The rows of a view, or of its quarantine, in these columns; none named means all.
+    /// The rows of a view, of its quarantine, or of another table by its namespace and name, in these columns; none named means all.
     pub(crate) async fn rows(&self, view: &str, columns: &[String], quarantine: bool) -> Result<Rows> {
         let (commit, definitions) = self.definitions().await?;
-        let (table, all) = match quarantine {
-            true => (TableName::quarantine(view), quarantine_shape().columns().to_vec()),
-            false => (TableName::features(view), definitions.layout(view)?.table_columns()),
+        let table = if quarantine { TableName::quarantine(view) } else { TableName::from_text(view) };
+        let missing = || Error::Missing(format!("no rows of {table} at {:?}: nothing was ever put there", self.reference));
+        let found = self.repo.offline.find_table(&commit, &table).await?;
+        let all = match (table.namespace, &found) {
+            (Namespace::Features, _) => definitions.layout(view)?.table_columns(),
+            (Namespace::Quarantine, _) => quarantine_shape().columns().to_vec(),
+            (Namespace::Served, found) => found.as_ref().ok_or_else(missing)?.columns(),
         };
         let columns = chosen(&all, columns)?;
         let schema = anabranch_offline_store::scan::schema_of(&columns);
-        if self.repo.offline.find_table(&commit, &table).await?.is_none() {
-            return Err(Error::Missing(format!("no rows of {table} at {:?}: nothing was ever put there", self.reference)));
+        if found.is_none() {
+            return Err(missing());
         }
         let batches = self.repo.offline.scan(&commit, &ScanRequest::all(table, columns)).await?;
         Ok(Rows { schema, batches })

@@ -35,7 +35,7 @@ impl Scope {
         let names = if request.views.is_empty() {
             all_tables(&self.repo, &branch.head).await?
         } else {
-            request.views.into_iter().map(TableName::features).collect()
+            request.views.iter().map(|view| TableName::from_text(view)).collect()
         };
         // Nothing is rewritten for a request that names what is not there.
         for name in &names {
@@ -50,7 +50,7 @@ impl Scope {
         Ok(done)
     }
 
-    /// The data files of a view's table at the scope's ref, and the commit.
+    /// The data files of a view's table, or of another by its namespace and name, at the scope's ref, and the commit.
     pub(crate) async fn table_files(&self, view: &str) -> Result<(CommitId, Vec<TableFile>)> {
         let (commit, name) = self.table_of(view).await?;
         Ok((commit, self.repo.offline.table_files(&commit, &name).await?))
@@ -66,7 +66,7 @@ impl Scope {
         if view.is_empty() {
             return Err(Error::argument("view", "it is empty: name a feature view"));
         }
-        Ok((self.resolve().await?.commit, TableName::features(view)))
+        Ok((self.resolve().await?.commit, TableName::from_text(view)))
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn get_online_features(mut call: Call) -> Outcome {
     let lookup = scope.prepare(&served, &selection, wanted.full_feature_names)?;
     let entities = vectors::entities(wanted.entities, &served.definitions)?;
     let keys = Keys::Json(vectors::keys(&entities, lookup.key_columns()));
-    let looked = scope.look_up(&served, lookup, keys).await.map_err(|error| match error.kind() {
+    let looked = scope.look_up(&served, &selection, lookup, keys).await.map_err(|error| match error.kind() {
         // Too many keys at once: Feast's client would ask again after a 429, in vain.
         ErrorKind::Exhausted => Refused { status: StatusCode::UNPROCESSABLE_ENTITY, class: "FeastError", error },
         _ => error.into(),

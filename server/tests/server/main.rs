@@ -16,6 +16,7 @@ mod refusals;
 mod rows;
 mod saved_datasets;
 mod serving;
+mod serving_log;
 mod support;
 mod verbs;
 mod versions;

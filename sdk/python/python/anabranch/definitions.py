@@ -235,7 +235,10 @@ class Projection:
 
 @dataclass
 class FeatureService(Definition):
-    """What a model asks for by one name: whole views, some features of a view (`view["temp"]`), or projections, in the order of the output."""
+    """What a model asks for by one name: whole views, some features of a view (`view["temp"]`), or projections, in the order of the output.
+
+    `sample_rate`, from 0 to 1, is the part of lookups that is logged, into the table `served.<name>`; without one, none is.
+    """
 
     kind: typing.ClassVar[str] = "feature_service"
 
@@ -244,11 +247,13 @@ class FeatureService(Definition):
     description: str = ""
     owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    sample_rate: float | None = None
 
     def to_spec(self) -> dict[str, Any]:
         features = [taken if isinstance(taken, Projection) else Projection(taken) for taken in self.features]
+        logging = None if self.sample_rate is None else {"sample_rate": self.sample_rate}
         return {"name": self.name, "features": [taken.to_spec() for taken in features]} | _without_defaults(
-            {"description": self.description, "owner": self.owner, "tags": dict(self.tags)}
+            {"logging": logging, "description": self.description, "owner": self.owner, "tags": dict(self.tags)}
         )
 
 
