@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anabranch_core::definition::{
-    Check, Definition, Definitions, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Logging, Partition, Projection, Rule, Source, SourceKind,
+    Check, Definition, Definitions, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Logging, Partition, Projection, Rule, Source,
+    SourceKind,
 };
 use anabranch_core::{DataType, Scalar, Span};
 use proptest::collection::{btree_map, btree_set, vec};

@@ -90,7 +90,8 @@ fn options() -> RepositoryOptions {
 
 /// Small segments and an eager worker, so that a short test sees many of everything.
 pub(crate) fn quick() -> IngestConfig {
-    let mut config = IngestConfig { commit_every: Span(20_000), commit_rows: 64, retry_every: Span(100_000), fill_mark_rows: 16, ..IngestConfig::default() };
+    let mut config =
+        IngestConfig { commit_every: Span(20_000), commit_rows: 64, retry_every: Span(100_000), fill_mark_rows: 16, ..IngestConfig::default() };
     config.wal.segment_bytes = 4096;
     config
 }

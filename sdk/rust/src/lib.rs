@@ -49,8 +49,8 @@ mod upload;
 
 pub use anabranch_core::columns::{column_of, conform, value_at};
 pub use anabranch_core::definition::{
-    Check, Definition, DefinitionKind, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Logging, Partition, Projection, Rule,
-    Source, SourceKind,
+    Check, Definition, DefinitionKind, Entity, FeatureService, FeatureView, Field, FileFormat, JoinKey, Logging, Partition, Projection, Rule, Source,
+    SourceKind,
 };
 pub use anabranch_core::selection::Selection;
 pub use anabranch_core::{DataType, ErrorKind, Kinded, Scalar, Span, Timestamp, Value};
