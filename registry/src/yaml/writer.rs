@@ -15,7 +15,7 @@ const FLOW_BYTES: usize = 110;
 const KEY_BYTES: usize = 1000;
 
 /// The order of top-level fields; others follow by name.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "name",
     "description",
     "owner",
@@ -34,6 +34,7 @@ const ORDER: [&str; 19] = [
     "view",
     "column",
     "rule",
+    "features",
     "logging",
 ];
 
