@@ -10,8 +10,8 @@
 //! A spine that is itself a function of the commit is made anew; [`Sources::of_derived`] finds its rows in the earlier dataset, which is in the same order,
 //! as the two are read side by side. [`assemble`] puts both kinds of rows together in the order of the spine. The outcome equals the full join, row by row.
 //!
-//! Neither dataset is held. In memory are two bytes for each row of either, and of the spine so many rows at a time as the caller says: the keys and times of
-//! the added rows are read once for each such stretch of it.
+//! Neither dataset is held. In memory are two bytes for each row of the spine, one for each earlier row, and of the spine so many rows at a time as the
+//! caller says: the keys and times of the added rows are read once for each such stretch of it.
 
 mod sources;
 
