@@ -10,7 +10,7 @@
 //! A lookup is some microseconds of work between two wake-ups. On a lane it begins and ends on the thread that its connection belongs to: nothing is handed
 //! to another thread, and no merge, join or upload stands before it in a queue. What takes longer than a lookup never runs on a lane.
 //!
-//! **The end.** When the app is closing nothing is accepted any more, connections finish what they have begun, and each lane ends. Dropping the future of
+//! **The end.** When the app is closing the port is given back and nothing is accepted any more, connections finish what they have begun, and each lane ends. Dropping the future of
 //! [`serve`] cuts off what is still under way.
 
 use std::convert::Infallible;
@@ -65,10 +65,13 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) 
         ends.push(end);
     }
     let (many, incoming) = mpsc::channel(QUEUE);
-    tokio::spawn(accept(listener, many, lanes, app.closing().clone()));
+    let accepting = async {
+        accept(listener, many, lanes, app.closing().clone()).await;
+        Ok(())
+    };
     let of_runtime = async { on(router, incoming, app.closing()).await };
     let of_lanes = try_join_all(ends.into_iter().map(|end| async { end.await.unwrap_or(Ok(())) }));
-    tokio::try_join!(of_runtime, of_lanes).map(|_| ())
+    tokio::try_join!(accepting, of_runtime, of_lanes).map(|_| ())
 }
 
 /// Serves what comes in on this runtime.
