@@ -312,8 +312,12 @@ impl Publisher {
             line.set_heard();
         }
         loop {
-            let head = self.branch_of(line).await?.head;
             let incarnation = self.online.incarnation().await.map_err(online)?;
+            if line.served().is_some_and(|served| served.incarnation != incarnation) {
+                // What the store lost and no commit had is with the writers: they write it again before anything of this incarnation is served.
+                self.let_writers_hear(line).await?;
+            }
+            let head = self.branch_of(line).await?.head;
             let known = line.served().is_some_and(|served| served.commit == head && served.incarnation == incarnation);
             if known && !again {
                 return Ok(());
