@@ -92,7 +92,7 @@ pub(crate) struct Options {
 
 #[derive(ValueEnum, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-enum Backend {
+pub(crate) enum Backend {
     Embedded,
     Redis,
     Cql,

@@ -29,6 +29,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
+use crate::online_lookup::Backend;
 use crate::report::{Report, START_US, say};
 
 /// Rows written and read at once.
@@ -75,14 +76,6 @@ pub(crate) struct ReadOptions {
     /// Their views.
     #[arg(long)]
     views: u64,
-}
-
-#[derive(ValueEnum, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-enum Backend {
-    Embedded,
-    Redis,
-    Cql,
 }
 
 /// What a row holds.

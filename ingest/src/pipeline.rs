@@ -46,7 +46,7 @@ use crate::token::Visibility;
 use crate::wal::{LogEnd, Wal};
 use crate::{Error, IngestConfig, Result};
 
-pub(crate) use worker::{begin, ensure_quarantine, rejudge, settle_marker};
+pub(crate) use worker::{begin, ensure_quarantine, rejudge, settle_marker, sleep_until};
 
 /// The pipeline of pushed rows, as offsets name it.
 pub const PUSH_PIPELINE: &str = "push";

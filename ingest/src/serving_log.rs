@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use self::rows::Group;
 use crate::config::duration;
-use crate::pipeline::Context;
+use crate::pipeline::{Context, sleep_until};
 use crate::publication::Served;
 use crate::{Error, Ingest, Result};
 
@@ -315,11 +315,4 @@ async fn write_group(context: &Context, lookups: Vec<ServedLookup>) -> Result<()
         pause = (pause * 2).min(duration(context.config.retry_every));
     }
     table::append(context, &group).await
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }

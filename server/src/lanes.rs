@@ -23,6 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use futures::Stream;
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::poll_fn;
 use http::Request;
@@ -64,22 +65,22 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) 
         lanes.push(lane);
         ends.push(end);
     }
-    let (many, incoming) = mpsc::channel(QUEUE);
+    let (many, mut incoming) = mpsc::channel(QUEUE);
     let accepting = async {
         accept(listener, many, lanes, app.closing().clone()).await;
         Ok(())
     };
-    let of_runtime = async { on(router, incoming, app.closing()).await };
+    let incoming = poll_fn(move |context| incoming.poll_recv(context).map(|stream| stream.map(Ok)));
+    let of_runtime = on(router, incoming, app.closing());
     let of_lanes = try_join_all(ends.into_iter().map(|end| async { end.await.unwrap_or(Ok(())) }));
     tokio::try_join!(accepting, of_runtime, of_lanes).map(|_| ())
 }
 
 /// Serves what comes in on this runtime.
-async fn on<S>(service: S, mut incoming: mpsc::Receiver<TcpStream>, closing: &CancellationToken) -> Result<()>
+async fn on<S>(service: S, incoming: impl Stream<Item = io::Result<TcpStream>>, closing: &CancellationToken) -> Result<()>
 where
     S: Service<Request<tonic::body::Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    let incoming = poll_fn(move |context| incoming.poll_recv(context).map(|stream| stream.map(Ok::<_, io::Error>)));
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -101,18 +102,8 @@ fn lane(number: usize, app: &Arc<App>, router: &Router, cut: &CancellationToken)
     let cut = cut.clone();
     let work = move || {
         let served = runtime.block_on(async {
-            let (of_lane, incoming) = mpsc::channel(1);
             // A connection belongs to the runtime that it is first used on.
-            let adopt = async move {
-                while let Some(connection) = connections.recv().await {
-                    if let Ok(stream) = TcpStream::from_std(connection)
-                        && of_lane.send(stream).await.is_err()
-                    {
-                        break;
-                    }
-                }
-            };
-            tokio::spawn(adopt);
+            let incoming = poll_fn(|context| connections.poll_recv(context).map(|connection| connection.map(TcpStream::from_std)));
             let closing = front.app.closing().clone();
             tokio::select! {
                 served = on(front, incoming, &closing) => served,

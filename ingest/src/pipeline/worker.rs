@@ -431,7 +431,8 @@ async fn beyond(end: &mut watch::Receiver<LogEnd>, next: u64) -> bool {
     end.wait_for(|end| end.next > next).await.is_ok()
 }
 
-async fn sleep_until(due: Option<Instant>) {
+/// Ends when something is due; never, if nothing is.
+pub(crate) async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
