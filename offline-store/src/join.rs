@@ -24,6 +24,7 @@ mod report;
 mod rows;
 mod spine;
 mod stored;
+mod together;
 mod view;
 mod work;
 
@@ -40,7 +41,7 @@ pub use options::{JoinOptions, Knowledge};
 pub use parts::JoinLimits;
 pub use plan::JoinPlan;
 pub use report::{JoinReport, ViewReport};
-pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
+pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, PageReaders, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
 pub use spine::Spine;
 pub use stored::{Hybrid, HybridCursor, Presence, StoredPage, StoredValues};
 
