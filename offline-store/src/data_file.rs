@@ -7,6 +7,7 @@
 mod bounds;
 mod buffers;
 mod decompress;
+mod fetch;
 mod footer;
 mod pages;
 mod read;

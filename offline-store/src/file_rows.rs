@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_file::{FileRead, Footers, Group, ReadColumn};
 use crate::entry::Fill;
-use crate::join::{Chunk, ChunkInfo, ColumnReader, JoinPlan, KeyHint, PageReader, ScanError, ViewChunks, ViewRows, ViewScan};
+use crate::join::{Chunk, ChunkInfo, ColumnReader, JoinPlan, KeyHint, PageReader, PageReaders, ScanError, ViewChunks, ViewRows, ViewScan};
 use crate::metadata::TableState;
 use crate::scan::{ScanRequest, schema_of};
 use crate::table::{OfflineStore, TableName};
@@ -216,8 +216,11 @@ impl Chunk for FileChunk {
         Ok(Box::new(batches.map(|batch| batch.map_err(ScanError::from))))
     }
 
-    async fn pages(&self, column: usize) -> Result<Option<PageReader>, ScanError> {
-        let pages = self.read.pages(&self.objects, &self.group, column).await?;
-        Ok(pages.map(|pages| Box::new(pages.map(|page| page.map_err(ScanError::from))) as PageReader))
+    async fn pages(&self, columns: &[usize]) -> Result<Option<PageReaders>, ScanError> {
+        let Some(stored) = self.read.pages(&self.objects, &self.group, columns).await? else { return Ok(None) };
+        Ok(Some(Box::new(|| {
+            let columns = stored.open()?.into_iter();
+            Ok(columns.map(|pages| Box::new(pages.map(|page| page.map_err(ScanError::from))) as PageReader).collect())
+        })))
     }
 }

@@ -27,6 +27,7 @@ mod rows;
 mod spine;
 mod spool;
 mod stored;
+mod together;
 mod view;
 mod work;
 
@@ -43,7 +44,7 @@ pub use options::{JoinOptions, Knowledge};
 pub use parts::JoinLimits;
 pub use plan::JoinPlan;
 pub use report::{JoinReport, ViewReport};
-pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
+pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, PageReaders, ScanError, ScanHint, ViewChunks, ViewRows, ViewScan};
 pub use spine::Spine;
 pub use spool::{Reserve, SpillFiles, Spool, SpoolLimits, Spooled};
 

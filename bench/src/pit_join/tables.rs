@@ -15,6 +15,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, 
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::task::JoinSet;
 
 use super::workload::Files;
 use crate::report::{START_US, say};
@@ -84,13 +85,31 @@ pub(super) fn prepare(files: &Files, tables: &str) -> anyhow::Result<()> {
     say(&format!("loading our tables in {}", folder.display()));
     let _ = fs::remove_dir_all(&folder);
     let definitions = definitions(&files.folder)?;
+    let (rows_of_commit, arrived) = match tables {
+        OWN => (files.size.bulk_rows, Arrived::AtOnce),
+        _ => (files.size.view_rows.div_ceil(files.size.commits.max(1)), Arrived::AsTheyWereMade),
+    };
+    let compacted = tables == OWN && files.size.view_rows > files.size.bulk_rows;
     runtime()?.block_on(async {
         let store = open(&folder).await?;
+        // Sorting and encoding take one core for each.
+        let mut views = JoinSet::new();
         for view in 0..files.size.views {
-            load(files, tables, &store, &definitions, view).await?;
-            if tables == OWN && files.size.view_rows > files.size.bulk_rows {
-                compact(&store, &folder, view).await?;
+            create(&store, &definitions, view).await?;
+            if views.len() == std::thread::available_parallelism()?.get()
+                && let Some(done) = views.join_next().await
+            {
+                done??;
             }
+            let (store, folder) = (Arc::clone(&store), folder.clone());
+            let batches = read(&files.view(view), &definitions.layout(&table(view).name)?.table_columns(), arrived)?;
+            views.spawn(async move {
+                load(&store, view, batches, rows_of_commit.max(1)).await?;
+                if compacted { compact(&store, &folder, view).await } else { Ok(()) }
+            });
+        }
+        while let Some(done) = views.join_next().await {
+            done??;
         }
         store.repository().close().await;
         anyhow::Ok(())
@@ -98,18 +117,28 @@ pub(super) fn prepare(files: &Files, tables: &str) -> anyhow::Result<()> {
     Ok(fs::write(folder.join("ready"), "")?)
 }
 
-async fn load(files: &Files, tables: &str, store: &OfflineStore, definitions: &Definitions, view: usize) -> anyhow::Result<()> {
-    let (rows_of_commit, arrived) = match tables {
-        OWN => (files.size.bulk_rows.max(1), Arrived::AtOnce),
-        _ => (files.size.view_rows.div_ceil(files.size.commits.max(1)).max(1), Arrived::AsTheyWereMade),
-    };
-    let name = TableName::features(format!("view{view}"));
-    let layout = definitions.layout(&name.name)?;
-    let changes = store.create_table(&name, &TableShape::from(layout.as_ref())).await?;
+fn table(view: usize) -> TableName {
+    TableName::features(format!("view{view}"))
+}
+
+async fn create(store: &OfflineStore, definitions: &Definitions, view: usize) -> anyhow::Result<()> {
+    let name = table(view);
+    let changes = store.create_table(&name, &TableShape::from(definitions.layout(&name.name)?.as_ref())).await?;
     let request = CommitRequest { author: "bench".to_owned(), message: format!("create {name}"), changes, ..CommitRequest::default() };
     store.repository().commit("main", request).await?;
+    Ok(())
+}
+
+/// Appends rows, so many with each commit.
+async fn load(
+    store: &OfflineStore,
+    view: usize,
+    batches: impl Iterator<Item = anyhow::Result<RecordBatch>>,
+    rows_of_commit: usize,
+) -> anyhow::Result<()> {
+    let name = table(view);
     let (mut waiting, mut rows) = (Vec::new(), 0);
-    for batch in read(&files.view(view), &layout.table_columns(), arrived)? {
+    for batch in batches {
         let mut batch = batch?;
         while rows + batch.num_rows() >= rows_of_commit {
             let part = rows_of_commit - rows;
@@ -135,7 +164,7 @@ async fn append(store: &OfflineStore, table: &TableName, batches: Vec<RecordBatc
 
 /// Compacts a view in full and removes the files of before, which only older commits name.
 async fn compact(store: &OfflineStore, folder: &Path, view: usize) -> anyhow::Result<()> {
-    let name = TableName::features(format!("view{view}"));
+    let name = table(view);
     let files = |commit: CommitId| {
         let name = &name;
         async move {
@@ -160,7 +189,7 @@ pub(super) fn data_files(folder: &Path, views: usize) -> anyhow::Result<Vec<Vec<
         let head = head(&store).await?;
         let mut found = Vec::new();
         for view in 0..views {
-            let files = store.table_files(&head, &TableName::features(format!("view{view}"))).await?;
+            let files = store.table_files(&head, &table(view)).await?;
             let path =
                 |location: &str| store.locations().path(location).map(|path| folder.join("objects").join(path)).context("a file lies elsewhere");
             found.push(files.iter().map(|file| path(&file.location)).collect::<anyhow::Result<_>>()?);

@@ -12,7 +12,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use anyhow::anyhow;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use clap::{Args, ValueEnum};
@@ -132,14 +134,14 @@ impl Files {
         fs::create_dir_all(parent.join(&name))?;
         let folder = fs::canonicalize(parent.join(name))?;
         let files = Self { folder, size: size.clone(), values };
-        for view in 0..*views {
+        on_all_cores(*views, |view| {
             let (schema, seed) = (values.view_schema(view, *features), seed + 1 + view as u64);
             let rows: Rows = match values {
                 Values::Uniform => Box::new(uniform::view(Arc::clone(&schema), *entities, seed)),
                 Values::Realistic => Box::new(realistic::view(Arc::clone(&schema), *entities, size.seed, seed)),
             };
-            write(&files.view(view), &schema, slices(*view_rows, *days), rows)?;
-        }
+            write(&files.view(view), &schema, slices(*view_rows, *days), rows)
+        })?;
         let schema = spine_schema();
         // Rows of the spine come in no order: each slice spreads over all days.
         let whole = slices(size.spine_rows, *days).map(|slice| Slice { from_us: START_US, to_us: START_US + days * DAY_US, ..slice });
@@ -175,6 +177,24 @@ impl Files {
         let peers = (0..self.size.views).map(|view| Ok(fs::metadata(self.view(view))?.len())).sum::<anyhow::Result<u64>>()?;
         Ok((tables::bytes(&self.folder.join(tables::OWN), self.size.views)?, peers))
     }
+}
+
+/// Does so many pieces of work, as many at a time as there are cores.
+fn on_all_cores(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    let next = AtomicUsize::new(0);
+    let one_by_one = || -> anyhow::Result<()> {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return Ok(());
+            }
+            work(number)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..std::thread::available_parallelism()?.get().min(count)).map(|_| scope.spawn(one_by_one)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread that makes rows panicked"))?)
+    })
 }
 
 /// All files in a folder, however deep.

@@ -1,20 +1,20 @@
 //! Footers of data files, which never change and are kept.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::ops::Range;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, buf::Reader};
+use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
-use parquet::file::reader::{ChunkReader, Length};
 use tokio::task::spawn_blocking;
 
-use super::buffers;
+use super::fetch::unreadable;
 use crate::{Error, Result};
 
 /// The key of a file's metadata that names the fields by which it is sorted, as our writer does.
@@ -32,8 +32,8 @@ pub(crate) struct Footer {
     pub(crate) arrow: ArrowReaderMetadata,
     /// The ids of the fields by which the file is sorted; empty where it does not say so.
     pub(crate) sorted_by: Vec<i32>,
-    /// Whether the store gives the file itself.
-    is_local: bool,
+    /// The file itself, where the store has it on a disk of this machine.
+    pub(super) local: Option<PathBuf>,
 }
 
 /// Reads footers and keeps them.
@@ -63,11 +63,20 @@ async fn read(objects: &Arc<dyn ObjectStore>, path: &str) -> Result<Footer> {
     loop {
         let options = GetOptions { range: Some(GetRange::Suffix(wanted)), ..GetOptions::default() };
         let result = objects.get_opts(&location, options).await.map_err(failed)?;
-        let bytes = result.meta.size;
-        let is_local = matches!(result.payload, GetResultPayload::File(..));
-        let tail = result.bytes().await.map_err(failed)?;
-        let name = path.to_owned();
-        let parsed = spawn_blocking(move || parse(name, bytes, is_local, tail)).await.map_err(|_| Error::Closing)??;
+        let (name, bytes, start) = (path.to_owned(), result.meta.size, result.range.start);
+        // A file on a disk is read where it is parsed, in one go.
+        let read: Box<dyn FnOnce() -> Result<(Bytes, Option<PathBuf>)> + Send> = match result.payload {
+            GetResultPayload::File(file, local) => {
+                let name = name.clone();
+                Box::new(move || tail(&file, start, bytes).map(|tail| (tail, Some(local))).map_err(|error| unreadable(&name, error)))
+            }
+            GetResultPayload::Stream(_) => {
+                let tail = result.bytes().await.map_err(failed)?;
+                Box::new(move || Ok((tail, None)))
+            }
+        };
+        let parsed =
+            spawn_blocking(move || read().and_then(|(tail, local)| parse(name, bytes, local, &tail))).await.map_err(|_| Error::Closing)??;
         match parsed {
             Parsed::Footer(footer) => return Ok(*footer),
             Parsed::More(needed) if needed > wanted => wanted = needed,
@@ -76,15 +85,21 @@ async fn read(objects: &Arc<dyn ObjectStore>, path: &str) -> Result<Footer> {
     }
 }
 
+fn tail(file: &File, start: u64, end: u64) -> io::Result<Bytes> {
+    let mut tail = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or_default()];
+    file.read_exact_at(&mut tail, start)?;
+    Ok(tail.into())
+}
+
 enum Parsed {
     Footer(Box<Footer>),
     More(u64),
 }
 
-fn parse(path: String, bytes: u64, is_local: bool, tail: Bytes) -> Result<Parsed> {
+fn parse(path: String, bytes: u64, local: Option<PathBuf>, tail: &Bytes) -> Result<Parsed> {
     let damaged = |error: ParquetError| Error::corrupt(&path, error);
     let mut reader = ParquetMetaDataReader::new().with_column_index_policy(PageIndexPolicy::Skip).with_offset_index_policy(PageIndexPolicy::Optional);
-    match reader.try_parse_sized(&tail, bytes) {
+    match reader.try_parse_sized(tail, bytes) {
         Ok(()) => {}
         Err(ParquetError::NeedMoreData(needed)) => return Ok(Parsed::More(needed as u64)),
         Err(ParquetError::NeedMoreDataRange(range)) => return Ok(Parsed::More(bytes.saturating_sub(range.start))),
@@ -94,90 +109,5 @@ fn parse(path: String, bytes: u64, is_local: bool, tail: Bytes) -> Result<Parsed
     let said = metadata.file_metadata().key_value_metadata().into_iter().flatten().find(|pair| pair.key == SORTED_BY);
     let sorted_by = said.and_then(|pair| pair.value.as_deref()).map(|ids| ids.split(',').filter_map(|id| id.parse().ok()).collect());
     let arrow = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new()).map_err(damaged)?;
-    Ok(Parsed::Footer(Box::new(Footer { path, bytes, arrow, sorted_by: sorted_by.unwrap_or_default(), is_local })))
-}
-
-/// Parts of a file that were fetched.
-#[derive(Debug)]
-pub(super) struct Fetched {
-    bytes: u64,
-    /// By where they begin.
-    parts: Vec<(u64, Bytes)>,
-}
-
-impl Fetched {
-    /// Fetches ranges, those that touch as one.
-    pub(super) async fn fetch(objects: &Arc<dyn ObjectStore>, footer: &Footer, mut ranges: Vec<Range<u64>>) -> Result<Self> {
-        ranges.sort_by_key(|range| range.start);
-        let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-        for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-            match merged.last_mut() {
-                Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-                _ => merged.push(range),
-            }
-        }
-        let location = Path::parse(&footer.path).map_err(|error| Error::corrupt(&footer.path, error))?;
-        let failed = |error| Error::objects(&footer.path, error);
-        let parts = match footer.is_local {
-            true => match objects.get_opts(&location, GetOptions::default()).await.map_err(failed)?.payload {
-                GetResultPayload::File(file, _) => {
-                    let (path, wanted) = (footer.path.clone(), merged.clone());
-                    spawn_blocking(move || read_parts(&file, &path, &wanted)).await.map_err(|_| Error::Closing)??
-                }
-                GetResultPayload::Stream(_) => objects.get_ranges(&location, &merged).await.map_err(failed)?,
-            },
-            false => objects.get_ranges(&location, &merged).await.map_err(failed)?,
-        };
-        Ok(Self { bytes: footer.bytes, parts: merged.into_iter().map(|range| range.start).zip(parts).collect() })
-    }
-
-    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
-        let part = self.parts.partition_point(|(first, _)| *first <= start).checked_sub(1).map(|place| &self.parts[place]);
-        let rest = part.and_then(|(first, bytes)| {
-            let skip = usize::try_from(start - first).ok()?;
-            (skip <= bytes.len()).then(|| bytes.slice(skip..))
-        });
-        rest.ok_or_else(|| ParquetError::General(format!("byte {start} was not fetched")))
-    }
-}
-
-/// Reads ranges of a file into memory that is used again.
-fn read_parts(mut file: &File, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-    let part = |range: &Range<u64>| {
-        let length = range.end - range.start;
-        let mut buffer = buffers::buffer(usize::try_from(length).unwrap_or_default());
-        file.seek(SeekFrom::Start(range.start))?;
-        file.take(length).read_to_end(&mut buffer)?;
-        match buffer.len() as u64 == length {
-            true => Ok(buffers::shared(buffer)),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    };
-    let parts = ranges.iter().map(part).collect::<io::Result<Vec<_>>>();
-    parts.map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::corrupt(path, "the file is shorter than it was"),
-        _ => Error::objects(path, object_store::Error::Generic { store: "local", source: Box::new(error) }),
-    })
-}
-
-impl Length for Fetched {
-    fn len(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl ChunkReader for Fetched {
-    type T = Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        Ok(self.from(start)?.reader())
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        let rest = self.from(start)?;
-        match rest.len() >= length {
-            true => Ok(rest.slice(..length)),
-            false => Err(ParquetError::EOF(format!("{length} bytes at {start} go beyond what was fetched"))),
-        }
-    }
+    Ok(Parsed::Footer(Box::new(Footer { path, bytes, arrow, sorted_by: sorted_by.unwrap_or_default(), local })))
 }

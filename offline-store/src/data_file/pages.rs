@@ -17,7 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::decompress::decompress;
-use super::footer::Fetched;
+use super::fetch::{Fetched, Parts};
 use super::read::{FileRead, Group};
 use crate::join::{Hybrid, Presence, StoredPage, StoredValues};
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 /// The pages of one column of a row group.
 pub(crate) struct Pages {
     path: String,
-    reader: SerializedPageReader<Fetched>,
+    reader: SerializedPageReader<Parts>,
     /// The most bytes of a page, where pages are compressed by zstd and the reader leaves them so.
     zstd_limit: Option<usize>,
     /// Bytes of a value.
@@ -36,27 +36,32 @@ pub(crate) struct Pages {
     dictionary: Option<Bytes>,
 }
 
+/// Columns of a row group that were fetched, whose pages can be taken as they are.
+pub(crate) struct StoredColumns {
+    fetched: Fetched,
+    group: Group,
+    /// The leaf of each, and the width of its values.
+    leaves: Vec<(usize, usize)>,
+}
+
+impl StoredColumns {
+    /// Reads what has not come yet, which may take long; gives the pages of each column.
+    pub(crate) fn open(self) -> Result<Vec<Pages>> {
+        let parts = Arc::new(self.fetched.open()?);
+        self.leaves.iter().map(|(leaf, width)| Pages::new(&parts, &self.group, *leaf, *width)).collect()
+    }
+}
+
 impl FileRead {
-    /// Fetches a wanted column of a row group, where its pages can be taken as they are.
-    pub(crate) async fn pages(&self, objects: &Arc<dyn ObjectStore>, group: &Group, place: usize) -> Result<Option<Pages>> {
-        let Some((leaf, width)) = self.stored_leaf(group, place) else { return Ok(None) };
-        let path = group.footer.path.clone();
-        let (start, length) = group.metadata().column(leaf).byte_range();
-        let range = start..start + length;
-        let fetched = Fetched::fetch(objects, &group.footer, vec![range]).await?;
-        let column = group.metadata().column(leaf);
-        let damaged = |error: ParquetError| Error::corrupt(&path, error);
-        let has_levels = column.column_descr().max_def_level() > 0;
-        // A reader that believes that nothing is compressed gives pages as they are.
-        let (column, zstd_limit) = match column.compression() {
-            Compression::ZSTD(_) => {
-                let limit = usize::try_from(column.uncompressed_size()).unwrap_or_default();
-                (&column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build().map_err(damaged)?, Some(limit))
-            }
-            _ => (column, None),
+    /// Fetches wanted columns of a row group, where the pages of all can be taken as they are.
+    pub(crate) async fn pages(&self, objects: &Arc<dyn ObjectStore>, group: &Group, places: &[usize]) -> Result<Option<StoredColumns>> {
+        let Some(leaves) = places.iter().map(|place| self.stored_leaf(group, *place)).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let range = |(leaf, _): &(usize, usize)| {
+            let (start, length) = group.metadata().column(*leaf).byte_range();
+            start..start + length
         };
-        let reader = SerializedPageReader::new(Arc::new(fetched), column, group.rows(), None).map_err(damaged)?;
-        Ok(Some(Pages { path, reader, zstd_limit, width, has_levels, rows_left: group.rows(), dictionary: None }))
+        let fetched = Fetched::fetch(objects, &group.footer, leaves.iter().map(range).collect()).await?;
+        Ok(Some(StoredColumns { fetched, group: group.clone(), leaves }))
     }
 
     /// The leaf of a wanted column and the width of its values, where its pages can be taken as they are.
@@ -91,6 +96,23 @@ impl FileRead {
 }
 
 impl Pages {
+    fn new(parts: &Arc<Parts>, group: &Group, leaf: usize, width: usize) -> Result<Self> {
+        let path = group.footer.path.clone();
+        let damaged = |error: ParquetError| Error::corrupt(&path, error);
+        let column = group.metadata().column(leaf);
+        let has_levels = column.column_descr().max_def_level() > 0;
+        // A reader that believes that nothing is compressed gives pages as they are.
+        let (column, zstd_limit) = match column.compression() {
+            Compression::ZSTD(_) => {
+                let limit = usize::try_from(column.uncompressed_size()).unwrap_or_default();
+                (&column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build().map_err(damaged)?, Some(limit))
+            }
+            _ => (column, None),
+        };
+        let reader = SerializedPageReader::new(Arc::clone(parts), column, group.rows(), None).map_err(damaged)?;
+        Ok(Self { path, reader, zstd_limit, width, has_levels, rows_left: group.rows(), dictionary: None })
+    }
+
     fn page(&mut self) -> Result<Option<StoredPage>> {
         while self.rows_left > 0 {
             let page = self.reader.get_next_page().map_err(|error| Error::corrupt(&self.path, error))?;

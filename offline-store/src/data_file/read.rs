@@ -20,7 +20,8 @@ use parquet::file::statistics::Statistics;
 use parquet::schema::types::SchemaDescriptor;
 use tokio::task::spawn_blocking;
 
-use super::footer::{Fetched, Footer};
+use super::fetch::Fetched;
+use super::footer::Footer;
 use crate::entry::Fill;
 use crate::{Error, Result};
 
@@ -140,7 +141,7 @@ impl FileRead {
         (0..schema.num_columns()).filter(move |leaf| roots.contains(&schema.get_column_root_idx(*leaf)))
     }
 
-    /// Fetches some of the wanted columns of a row group, of all its rows or of ranges that ascend; decoding is left to the reader.
+    /// Fetches some of the wanted columns of a row group, of all its rows or of ranges that ascend; reading from a disk and decoding are left to the reader.
     pub(crate) async fn read(
         &self,
         objects: &Arc<dyn ObjectStore>,
@@ -149,7 +150,7 @@ impl FileRead {
         rows: Option<&[Range<usize>]>,
         batch_rows: usize,
     ) -> Result<Batches> {
-        let selection = rows.map(|rows| RowSelection::from_consecutive_ranges(rows.iter().cloned(), group.rows()));
+        let mut selection = rows.map(|rows| RowSelection::from_consecutive_ranges(rows.iter().cloned(), group.rows()));
         let pages = group.footer.arrow.metadata().offset_index().and_then(|index| index.get(group.number));
         let mut ranges = Vec::new();
         for leaf in self.leaves(group, places) {
@@ -165,19 +166,32 @@ impl FileRead {
             }
         }
         let fetched = Fetched::fetch(objects, &group.footer, ranges).await?;
-        self.decode(fetched, group, places, selection, batch_rows)
+        let (part, group) =
+            (Self { columns: Arc::new(places.iter().map(|place| self.columns[*place].clone()).collect()), ..self.clone() }, group.clone());
+        let mut fetched = Some(fetched);
+        let mut batches: Batches = Box::new(std::iter::empty());
+        Ok(Box::new(std::iter::from_fn(move || {
+            if let Some(fetched) = fetched.take() {
+                match part.decode(fetched, &group, selection.take(), batch_rows) {
+                    Ok(begun) => batches = begun,
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            batches.next()
+        })))
     }
 
-    fn decode(&self, fetched: Fetched, group: &Group, places: &[usize], selection: Option<RowSelection>, batch_rows: usize) -> Result<Batches> {
+    /// Reads and decodes all of these columns.
+    fn decode(&self, fetched: Fetched, group: &Group, selection: Option<RowSelection>, batch_rows: usize) -> Result<Batches> {
         let path = group.footer.path.clone();
         let schema = group.footer.arrow.parquet_schema();
-        let part = Self { columns: Arc::new(places.iter().map(|place| self.columns[*place].clone()).collect()), ..self.clone() };
+        let part = self.clone();
         let roots: Vec<_> = (0..part.columns.len()).map(|place| part.root(schema, place)).collect();
         let mut order: Vec<usize> = roots.iter().flatten().copied().collect();
         order.sort_unstable();
         order.dedup();
         let mask = ProjectionMask::roots(schema, order.iter().copied());
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(fetched, group.footer.arrow.clone())
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(fetched.open()?, group.footer.arrow.clone())
             .with_projection(mask)
             .with_row_groups(vec![group.number])
             .with_batch_size(batch_rows.max(1));

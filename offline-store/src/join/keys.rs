@@ -30,6 +30,12 @@ pub(super) struct ChunkKeys {
 }
 
 impl ChunkKeys {
+    /// Of a sorted chunk whose rows are known when they are true.
+    #[cfg(test)]
+    pub(super) fn sorted(runs: Vec<Run>, event: Vec<i64>) -> Self {
+        Self { runs, event: event.into(), known: None, rows: None }
+    }
+
     /// The row of the chunk at a place.
     pub(super) fn row(&self, place: usize) -> u32 {
         self.rows.as_ref().map_or(place as u32, |rows| rows[place])

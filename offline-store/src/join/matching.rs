@@ -9,6 +9,8 @@
 //! far is later than all of the run; and chunks are taken from the latest to the earliest, so that rows in files of a stream that was appended for months
 //! are asked about once each, not once for each file.
 //!
+//! Small chunks, of which a stream leaves many, are taken together ([`Together`]): each would pass over all of the spine for a few rows of each entity.
+//!
 //! Only event and known times are compared here. Where rows of several files tie in both, they are put down as [`Tie`]s, and arrival, source and position
 //! are read for those alone, at the end.
 
@@ -20,6 +22,7 @@ use super::entities::{Groups, Run};
 use super::keys::{ChunkKeys, Tail};
 use super::plan::ViewPlan;
 use super::rows::ChunkInfo;
+use super::together::{Candidate, Together, runs_of};
 
 /// Where a row lies: its chunk in the upper half, its row there in the lower.
 pub(super) type Place = u64;
@@ -27,7 +30,7 @@ pub(super) type Place = u64;
 /// No row.
 const NOWHERE: Place = Place::MAX;
 
-fn place(chunk: u32, row: u32) -> Place {
+pub(super) fn place_of(chunk: u32, row: u32) -> Place {
     u64::from(chunk) << 32 | u64::from(row)
 }
 
@@ -57,102 +60,145 @@ pub(super) struct Hit {
 
 /// The best rows so far. All is by place in the timeline.
 #[derive(Debug)]
-pub(super) struct Matching {
-    plan: Arc<ViewPlan>,
-    chunks: Vec<ChunkInfo>,
+struct Best {
     place: Vec<Place>,
     event: Vec<i64>,
     /// None where known times are the event times.
     known: Option<Vec<i64>>,
     ties: Vec<Tie>,
+}
+
+impl Best {
+    /// Holds a row against the best so far, and gives whether it is better.
+    fn challenge(&mut self, chunks: &[ChunkInfo], at: usize, new: &Candidate) -> bool {
+        if self.place[at] != NOWHERE {
+            let best = (self.event[at], self.known.as_ref().map_or(self.event[at], |known| known[at]));
+            if best > new.time() {
+                return false;
+            }
+            if best == new.time() {
+                let (of_best, of_new) = (chunks[chunk_of(self.place[at]) as usize], chunks[chunk_of(new.place) as usize]);
+                if !(of_best.sorted && of_new.sorted && of_best.file == of_new.file) {
+                    self.ties.push(Tie { at: at as u32, event: new.event, known: new.known, place: new.place });
+                    return false;
+                }
+                if self.place[at] > new.place {
+                    return false;
+                }
+            }
+        }
+        (self.place[at], self.event[at]) = (new.place, new.event);
+        if let Some(all) = &mut self.known {
+            all[at] = new.known;
+        }
+        true
+    }
+}
+
+/// A view's chunks and what the spine's rows match in them.
+#[derive(Debug)]
+pub(super) struct Matching {
+    plan: Arc<ViewPlan>,
+    chunks: Vec<ChunkInfo>,
+    best: Best,
     /// For each chunk the places of the timeline that it was the best for when it came by, with its rows.
     hits: Vec<Vec<Hit>>,
+    /// What one walk finds, from the latest to the earliest.
+    found: Vec<(Place, u32)>,
 }
 
 impl Matching {
     pub(super) fn new(plan: Arc<ViewPlan>, chunks: Vec<ChunkInfo>) -> Self {
         let rows = plan.timeline.times.len();
         let known = plan.has_known().then(|| vec![i64::MIN; rows]);
-        let hits = chunks.iter().map(|_| Vec::new()).collect();
-        Self { plan, chunks, place: vec![NOWHERE; rows], event: vec![i64::MIN; rows], known, ties: Vec::new(), hits }
+        // As many as there would be if rows matched evenly: lists that grow are copied, into memory that is cleared for them.
+        let all: usize = chunks.iter().map(|chunk| chunk.rows).sum();
+        let hits = chunks.iter().map(|chunk| Vec::with_capacity(rows.min(all) * chunk.rows / all.max(1) * 17 / 16)).collect();
+        let best = Best { place: vec![NOWHERE; rows], event: vec![i64::MIN; rows], known, ties: Vec::new() };
+        Self { plan, chunks, best, hits, found: Vec::new() }
     }
 
     /// Takes a chunk; the caller takes those of later event times first.
     pub(super) fn add(&mut self, chunk: u32, keys: &ChunkKeys) {
-        let plan = Arc::clone(&self.plan);
         for run in &keys.runs {
-            match (plan.options.knowledge, &keys.known) {
-                (Knowledge::Any, _) | (Knowledge::Spine, None) => self.add_run(chunk, keys, *run, |_, _| true),
-                (Knowledge::Spine, Some(known)) => self.add_run(chunk, keys, *run, |row, time| known[row] <= time),
-                (Knowledge::At(at), _) => self.add_run(chunk, keys, *run, |row, _| keys.known_at(row) <= at.micros()),
+            self.add_run(chunk, keys, *run);
+        }
+    }
+
+    /// Takes chunks as if they were one; they are by entity, as [`Together::takes`] says.
+    pub(super) fn add_together(&mut self, chunks: &[(u32, ChunkKeys)]) {
+        let mut together = Together::new(chunks, self.plan.timeline.rows.len());
+        while let Some(entities) = together.block() {
+            for (entity, rows) in entities {
+                match rows.windows(2).any(|pair| pair[0].time() == pair[1].time()) {
+                    // Which of them counts is not known yet, and may never need to be.
+                    true => runs_of(chunks, entity).for_each(|(chunk, keys, run)| self.add_run(chunk, keys, run)),
+                    false => self.add_rows(entity, rows.len(), |place| rows[place]),
+                }
             }
         }
     }
 
-    /// Takes an entity's rows; `known` says whether one was known to a spine row of a time, and one known to a time is known to all later ones.
-    fn add_run(&mut self, chunk: u32, keys: &ChunkKeys, run: Run, known: impl Fn(usize, i64) -> bool) {
-        let plan = Arc::clone(&self.plan);
-        let (first, mut end) = (run.start as usize, run.end as usize);
-        let Some(last) = end.checked_sub(1).filter(|last| *last >= first).map(|last| keys.event[last]) else { return };
-        let range = plan.timeline.rows.range(run.entity as usize);
-        let open = self.event[range.clone()].partition_point(|event| *event <= last);
-        let hits = self.hits[chunk as usize].len();
+    /// Takes an entity's rows of a chunk.
+    fn add_run(&mut self, chunk: u32, keys: &ChunkKeys, run: Run) {
+        let row = |place: usize| {
+            let place = run.start as usize + place;
+            Candidate { event: keys.event[place], known: keys.known_at(place), place: place_of(chunk, keys.row(place)) }
+        };
+        self.add_rows(run.entity, (run.end - run.start) as usize, row);
+    }
+
+    /// Takes so many rows of an entity, in their total order.
+    fn add_rows(&mut self, entity: u32, count: usize, row: impl Fn(usize) -> Candidate) {
+        // What was known to a time is known to all later ones.
+        match (self.plan.options.knowledge, &self.best.known) {
+            (Knowledge::Any, _) | (Knowledge::Spine, None) => self.walk(entity, count, row, |_, _| true),
+            (Knowledge::Spine, Some(_)) => self.walk(entity, count, row, |known, time| known <= time),
+            (Knowledge::At(at), _) => self.walk(entity, count, row, |known, _| known <= at.micros()),
+        }
+    }
+
+    /// Walks an entity's rows backwards beside the spine's; `known` says whether a known time was known to a spine row of a time.
+    fn walk(&mut self, entity: u32, count: usize, row: impl Fn(usize) -> Candidate, known: impl Fn(i64, i64) -> bool) {
+        let Self { plan, chunks, best, hits, found } = self;
+        let Some(mut latest) = count.checked_sub(1).map(&row) else { return };
+        let range = plan.timeline.rows.range(entity as usize);
+        let open = best.event[range.clone()].partition_point(|event| *event <= latest.event);
+        let mut left = count;
         for at in (range.start..range.start + open).rev() {
             let time = plan.timeline.times[at];
             // Strictly before a time is at or before the microsecond before it; nothing is before the first.
             let Some(until) = (if plan.options.strict { time.checked_sub(1) } else { Some(time) }) else { break };
-            while end > first && !(keys.event[end - 1] <= until && known(end - 1, time)) {
-                end -= 1;
+            while left > 0 && !(latest.event <= until && known(latest.known, time)) {
+                left -= 1;
+                latest = if left > 0 { row(left - 1) } else { latest };
             }
-            if end == first {
+            if left == 0 {
                 break;
             }
-            self.challenge(at, chunk, keys, end - 1);
+            if best.challenge(chunks, at, &latest) {
+                found.push((latest.place, at as u32));
+            }
         }
         // Hits come by row, which is how features are read.
-        self.hits[chunk as usize][hits..].reverse();
-    }
-
-    /// Holds a row against the best so far.
-    fn challenge(&mut self, at: usize, chunk: u32, keys: &ChunkKeys, row: usize) {
-        let (event, known) = (keys.event[row], keys.known_at(row));
-        let new = place(chunk, keys.row(row));
-        if self.place[at] != NOWHERE {
-            let best = (self.event[at], self.known.as_ref().map_or(self.event[at], |known| known[at]));
-            if best > (event, known) {
-                return;
-            }
-            if best == (event, known) {
-                let (of_best, of_new) = (self.chunks[chunk_of(self.place[at]) as usize], self.chunks[chunk as usize]);
-                if !(of_best.sorted && of_new.sorted && of_best.file == of_new.file) {
-                    self.ties.push(Tie { at: at as u32, event, known, place: new });
-                    return;
-                }
-                if self.place[at] > new {
-                    return;
-                }
-            }
+        for (place, out) in found.drain(..).rev() {
+            hits[chunk_of(place) as usize].push(Hit { row: row_of(place), out });
         }
-        (self.place[at], self.event[at]) = (new, event);
-        if let Some(all) = &mut self.known {
-            all[at] = known;
-        }
-        self.hits[chunk as usize].push(Hit { row: row_of(new), out: at as u32 });
     }
 
     /// Whether so many ties wait that they should be resolved before more come.
     pub(super) fn is_crowded(&self) -> bool {
-        self.ties.len() > self.place.len().max(1 << 20)
+        self.best.ties.len() > self.best.place.len().max(1 << 20)
     }
 
     /// The chunks of rows that tie with the best of a spine row, the best's own among them.
     pub(super) fn tied_chunks(&mut self) -> Vec<u32> {
-        let (event, known) = (&self.event, &self.known);
-        self.ties.retain(|tie| {
+        let (event, known) = (&self.best.event, &self.best.known);
+        self.best.ties.retain(|tie| {
             let at = tie.at as usize;
             (event[at], known.as_ref().map_or(event[at], |known| known[at])) == (tie.event, tie.known)
         });
-        let mut chunks: Vec<u32> = self.ties.iter().flat_map(|tie| [chunk_of(tie.place), chunk_of(self.place[tie.at as usize])]).collect();
+        let mut chunks: Vec<u32> = self.best.ties.iter().flat_map(|tie| [chunk_of(tie.place), chunk_of(self.best.place[tie.at as usize])]).collect();
         chunks.sort_unstable();
         chunks.dedup();
         chunks
@@ -161,11 +207,11 @@ impl Matching {
     /// Begins to resolve the ties that [`Matching::tied_chunks`] left.
     pub(super) fn contest(&mut self) -> Contest {
         let mut rows: BTreeMap<u32, Vec<(u32, Place)>> = BTreeMap::new();
-        let ties = std::mem::take(&mut self.ties);
+        let ties = std::mem::take(&mut self.best.ties);
         let mut spine: Vec<u32> = ties.iter().map(|tie| tie.at).collect();
         spine.sort_unstable();
         spine.dedup();
-        let own = spine.iter().map(|at| (*at, self.place[*at as usize]));
+        let own = spine.iter().map(|at| (*at, self.best.place[*at as usize]));
         for (at, place) in own.chain(ties.iter().map(|tie| (tie.at, tie.place))) {
             rows.entry(chunk_of(place)).or_default().push((at, place));
         }
@@ -176,8 +222,8 @@ impl Matching {
     pub(super) fn settle(&mut self, contest: Contest) -> u64 {
         let decided = contest.best.len() as u64;
         for (at, (_, place)) in contest.best {
-            if self.place[at as usize] != place {
-                self.place[at as usize] = place;
+            if self.best.place[at as usize] != place {
+                self.best.place[at as usize] = place;
                 self.hits[chunk_of(place) as usize].push(Hit { row: row_of(place), out: at });
             }
         }
@@ -188,13 +234,13 @@ impl Matching {
     pub(super) fn finish(self) -> Vec<Vec<Hit>> {
         let timeline = &self.plan.timeline;
         let reach = |at: usize| {
-            self.plan.scan.layout.view().lookback.is_none_or(|lookback| self.event[at] >= timeline.times[at].saturating_sub(lookback.micros()))
+            self.plan.scan.layout.view().lookback.is_none_or(|lookback| self.best.event[at] >= timeline.times[at].saturating_sub(lookback.micros()))
         };
         let mut all = self.hits;
         for (chunk, hits) in all.iter_mut().enumerate() {
             hits.retain_mut(|hit| {
                 let at = hit.out as usize;
-                let matched = self.place[at] == place(chunk as u32, hit.row) && reach(at);
+                let matched = self.best.place[at] == place_of(chunk as u32, hit.row) && reach(at);
                 hit.out = timeline.rows.all()[at];
                 matched
             });

@@ -70,6 +70,9 @@ pub type ColumnReader = Box<dyn Iterator<Item = Result<Vec<ArrayRef>, ScanError>
 /// Pages of a column, one behind the other.
 pub type PageReader = Box<dyn Iterator<Item = Result<StoredPage, ScanError>> + Send>;
 
+/// Begins to read columns that were fetched, which may take long: the pages of each.
+pub type PageReaders = Box<dyn FnOnce() -> Result<Vec<PageReader>, ScanError> + Send>;
+
 /// Rows that can be read column by column.
 #[async_trait]
 pub trait Chunk: fmt::Debug + Send + Sync + 'static {
@@ -86,12 +89,12 @@ pub trait Chunk: fmt::Debug + Send + Sync + 'static {
     /// Whatever stands in the way.
     async fn read(&self, columns: &[usize], rows: Option<&[Range<usize>]>, batch_rows: usize) -> Result<ColumnReader, ScanError>;
 
-    /// Fetches a column of numbers or times whose values lie in its pages one like the other, so that those that are wanted can be taken from there.
-    /// `None` where it is another type, or stored in another way: then it is to be read.
+    /// Fetches columns of numbers or times whose values lie in their pages one like the other, so that those that are wanted can be taken from there.
+    /// `None` where one is of another type, or stored in another way: then they are to be read.
     ///
     /// # Errors
     /// Whatever stands in the way.
-    async fn pages(&self, _column: usize) -> Result<Option<PageReader>, ScanError> {
+    async fn pages(&self, _columns: &[usize]) -> Result<Option<PageReaders>, ScanError> {
         Ok(None)
     }
 }

@@ -19,7 +19,8 @@ use super::keys::{self, ChunkKeys, Keys, Tail};
 use super::matching::{Hit, Matching};
 use super::plan::ViewPlan;
 use super::report::{ViewReport, micros, timed};
-use super::rows::{Chunk, ChunkInfo, ColumnReader, PageReader};
+use super::rows::{Chunk, ChunkInfo, ColumnReader, PageReaders};
+use super::together::Together;
 use super::work::{Ahead, Cores};
 use super::{JoinError, ViewRows};
 
@@ -32,8 +33,11 @@ const SPARSE: usize = 40;
 /// Chunks whose keys or features are fetched before their turn.
 const AHEAD: usize = 2;
 
+/// Small chunks are matched together, of so many rows.
+const ROWS_TOGETHER: usize = 1 << 19;
+
 /// Columns of chunks smaller than this are read together, so that small files don't cost a reader for each column.
-const ROWS_PER_READER: usize = 1 << 15;
+const ROWS_PER_READER: usize = 1 << 18;
 
 /// A view with what matched.
 #[derive(Debug)]
@@ -96,26 +100,42 @@ impl Search {
             Ahead::start(async move { read_keys(plan, chunk, &cores).await.map(|(keys, grouped, spent)| (number, keys, grouped, spent)) })
         });
         let mut keys = stream::iter(reads).buffered(ahead);
+        let (mut small, mut small_rows) = (Vec::new(), 0);
         while let Some((number, keys, grouped, spent)) = keys.try_next().await? {
             self.spent += spent;
             self.report.row_groups_grouped += u64::from(grouped);
-            let (back, spent) = self
-                .cores
-                .run(move || {
-                    timed(move || {
-                        matching.add(number, &keys);
-                        matching
-                    })
-                })
-                .await?;
-            matching = back;
-            self.spent += spent;
-            if matching.is_crowded() {
-                matching = self.resolve_ties(matching).await?;
+            let info = self.chunks[number as usize].info();
+            if Together::takes(&info, &keys) {
+                small.push((number, keys));
+                small_rows += info.rows;
+                if small_rows >= ROWS_TOGETHER {
+                    small_rows = 0;
+                    matching = self.add(matching, std::mem::take(&mut small), None).await?;
+                }
+            } else {
+                small_rows = 0;
+                matching = self.add(matching, std::mem::take(&mut small), Some((number, keys))).await?;
             }
         }
         drop(keys);
+        matching = self.add(matching, small, None).await?;
         self.resolve_ties(matching).await
+    }
+
+    /// Takes small chunks together, and then a large one.
+    async fn add(&mut self, mut matching: Matching, small: Vec<(u32, ChunkKeys)>, large: Option<(u32, ChunkKeys)>) -> Result<Matching, JoinError> {
+        let add = move || {
+            if !small.is_empty() {
+                matching.add_together(&small);
+            }
+            if let Some((number, keys)) = large {
+                matching.add(number, &keys);
+            }
+            matching
+        };
+        let (matching, spent) = self.cores.run(|| timed(add)).await?;
+        self.spent += spent;
+        if matching.is_crowded() { self.resolve_ties(matching).await } else { Ok(matching) }
     }
 
     async fn resolve_ties(&mut self, mut matching: Matching) -> Result<Matching, JoinError> {
@@ -239,7 +259,7 @@ impl Matched {
                         let hits = selected.as_ref().map_or(view.hits[number].as_slice(), |selected| &selected.hits);
                         match source {
                             Source::Batches(reader) => fill(&view.plan, &of, reader, hits, &mut columns),
-                            Source::Pages(reader) => fill_from_pages(&view.plan, reader, hits, &mut columns),
+                            Source::Pages(readers) => fill_from_pages(&view.plan, readers, hits, &mut columns),
                         }
                         .map(|()| columns)
                     })
@@ -256,8 +276,8 @@ impl Matched {
     /// Fetches features of a chunk.
     async fn source(&self, number: usize, places: &[usize], selected: Option<&Selected>) -> Result<Source, JoinError> {
         let chunk = &self.chunks[number];
-        if let (None, [place]) = (selected, places)
-            && let Some(pages) = chunk.pages(*place).await.map_err(|error| JoinError::scan(&self.plan.scan.name, error))?
+        if selected.is_none()
+            && let Some(pages) = chunk.pages(places).await.map_err(|error| JoinError::scan(&self.plan.scan.name, error))?
         {
             return Ok(Source::Pages(pages));
         }
@@ -270,8 +290,8 @@ impl Matched {
 enum Source {
     /// Some columns, decoded.
     Batches(ColumnReader),
-    /// One column, as it is stored.
-    Pages(PageReader),
+    /// Some columns, as they are stored.
+    Pages(PageReaders),
 }
 
 /// The rows of a chunk that matched, where they are few: as ranges, and the hits with rows counted among these.
@@ -343,15 +363,22 @@ fn fill(plan: &ViewPlan, places: &[usize], reader: ColumnReader, hits: &[Hit], c
     coming.end(plan)
 }
 
-/// As [`fill`], of one column whose values are taken from its pages.
-fn fill_from_pages(plan: &ViewPlan, reader: PageReader, hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
-    let mut coming = Coming { hits, rows: 0 };
-    for page in reader {
-        let page = page.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
-        let (first, hits) = coming.take(page.rows);
-        if !columns.iter_mut().all(|column| column.take_page(first, &page, hits)) {
-            return Err(keys::wrong(plan, "a page holds values of another type, or fewer than it says".to_owned()));
-        }
+/// As [`fill`], of columns whose values are taken from their pages.
+fn fill_from_pages(plan: &ViewPlan, readers: PageReaders, hits: &[Hit], columns: &mut [Gathering]) -> Result<(), JoinError> {
+    let readers = readers().map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+    if readers.len() != columns.len() {
+        return Err(keys::wrong(plan, format!("a chunk gave the pages of {} columns where {} were asked for", readers.len(), columns.len())));
     }
-    coming.end(plan)
+    for (column, reader) in columns.iter_mut().zip(readers) {
+        let mut coming = Coming { hits, rows: 0 };
+        for page in reader {
+            let page = page.map_err(|error| JoinError::scan(&plan.scan.name, error))?;
+            let (first, hits) = coming.take(page.rows);
+            if !column.take_page(first, &page, hits) {
+                return Err(keys::wrong(plan, "a page holds values of another type, or fewer than it says".to_owned()));
+            }
+        }
+        coming.end(plan)?;
+    }
+    Ok(())
 }
