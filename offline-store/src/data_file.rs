@@ -9,11 +9,13 @@ mod buffers;
 mod decompress;
 mod fetch;
 mod footer;
+mod guard;
 mod pages;
 mod read;
 mod settings;
 mod write;
 
 pub(crate) use footer::Footers;
+pub(crate) use guard::guarded;
 pub(crate) use read::{FileRead, Group, ReadColumn};
 pub(crate) use write::{WriteOptions, WrittenFile, partition_values, write_files};

@@ -91,7 +91,7 @@ impl fmt::Debug for RedisUrl {
 }
 
 /// A URL in its parts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RedisUrlParts {
     /// User and password with what separates them from the host; empty without.
     pub(crate) user: String,

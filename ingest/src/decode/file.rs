@@ -1,8 +1,9 @@
 //! Files of rows: Parquet, CSV, JSON lines. A row's position is its number in the file, however it is cut into batches.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -192,9 +193,13 @@ impl FileRows {
         match &mut self.rows {
             Rows::Csv(rows) => rows.read(&self.layout, self.limit, first),
             Rows::Parquet(reader) => {
-                let Some(batch) = reader.next() else { return Ok(None) };
-                let batch: RecordBatch = batch
-                    .map_err(|error| Error::file(&self.file, format!("it is damaged behind row {}: {error}; write or copy it again", self.next)))?;
+                let damaged = |reason: &dyn Display| {
+                    Error::file(&self.file, format!("it is damaged behind row {}: {reason}; write or copy it again", self.next))
+                };
+                // The reader trusts pages in places and panics where they lie; whoever hears of damage reads no further.
+                let read = catch_unwind(AssertUnwindSafe(|| reader.next())).map_err(|_| damaged(&"its pages contradict themselves"))?;
+                let Some(batch) = read else { return Ok(None) };
+                let batch: RecordBatch = batch.map_err(|error| damaged(&error))?;
                 arrow_batch::conform_batch(&self.layout, RecordKind::Rows, &batch, first).map(Some)
             }
             Rows::JsonLines(reader) => {

@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
 use super::AHEAD;
+use crate::data_file::guarded;
 use crate::dataset::{DatasetError, DatasetManifest, DatasetPart, GROUP_ROWS};
 use crate::{Error, Result};
 
@@ -104,8 +105,9 @@ impl GroupReader {
         let start = start.min(end);
         let bytes = self.0.repository.open_object(opened.object.clone(), Some(start..end)).await?.bytes().await?;
         let (window, metadata) = (Window { start, bytes, length: part.bytes }, opened.metadata.clone());
-        let decoded = spawn_blocking(move || decode(window, metadata, within as usize, &columns)).await.map_err(|_| Error::Closing)?;
-        decoded.map_err(|error| damaged(&error))
+        let path = part.path.clone();
+        let decode = move || guarded(&path, || decode(window, metadata, within as usize, &columns));
+        spawn_blocking(decode).await.map_err(|_| Error::Closing)?
     }
 }
 

@@ -18,6 +18,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::decompress::decompress;
 use super::fetch::{Fetched, Parts};
+use super::guard::guarded;
 use super::read::{FileRead, Group};
 use crate::join::{Hybrid, Presence, StoredPage, StoredValues};
 use crate::{Error, Result};
@@ -115,7 +116,7 @@ impl Pages {
 
     fn page(&mut self) -> Result<Option<StoredPage>> {
         while self.rows_left > 0 {
-            let page = self.reader.get_next_page().map_err(|error| Error::corrupt(&self.path, error))?;
+            let page = guarded(&self.path, || self.reader.get_next_page())?;
             let stored = match page {
                 Some(Page::DictionaryPage { buf, num_values, encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY, .. }) => {
                     let values = self.decompressed(buf, true)?;

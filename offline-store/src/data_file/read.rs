@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 
 use super::fetch::Fetched;
 use super::footer::Footer;
+use super::guard::guarded;
 use crate::entry::Fill;
 use crate::{Error, Result};
 
@@ -198,13 +199,19 @@ impl FileRead {
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);
         }
-        let reader = builder.build().map_err(|error| Error::corrupt(&path, error))?;
+        let mut reader = guarded(&path, || builder.build())?;
         let mut row = group.first_row;
-        Ok(Box::new(reader.map(move |batch| {
-            let batch = batch.map_err(|error| Error::corrupt(&path, error))?;
+        let mut next = move || -> Result<Option<Vec<ArrayRef>>> {
+            let Some(batch) = guarded(&path, || reader.next().transpose())? else { return Ok(None) };
             let columns = part.columns(&batch, &roots, &order, row).map_err(|error| Error::corrupt(&path, error))?;
             row += batch.num_rows() as i64;
-            Ok(columns)
+            Ok(Some(columns))
+        };
+        let mut failed = false;
+        Ok(Box::new(std::iter::from_fn(move || {
+            let batch = if failed { None } else { next().transpose() };
+            failed = matches!(batch, Some(Err(_)));
+            batch
         })))
     }
 

@@ -30,6 +30,7 @@ use tokio::task::spawn_blocking;
 
 use super::groups::{GROUP_ROWS, Groups, canonical_schema};
 use super::{ContentDigest, DatasetColumn, DatasetError, DatasetManifest, SplitRule};
+use crate::data_file::guarded;
 use crate::join::JoinedRows;
 use crate::{Error, Result};
 
@@ -260,7 +261,7 @@ impl DatasetRows {
 
 fn decode(path: &str, schema: &SchemaRef, bytes: Bytes, columns: Option<Vec<usize>>, only: Option<(SplitRule, usize)>) -> Result<Vec<RecordBatch>> {
     let damaged = |error: &dyn std::fmt::Display| Error::corrupt(path, error);
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(&error))?;
+    let builder = guarded(path, || ParquetRecordBatchReaderBuilder::try_new(bytes))?;
     let same = builder.schema().fields().iter().map(|field| (field.name(), field.data_type()));
     if !same.eq(schema.fields().iter().map(|field| (field.name(), field.data_type()))) {
         return Err(damaged(&"it has other columns than the dataset"));
@@ -273,10 +274,9 @@ fn decode(path: &str, schema: &SchemaRef, bytes: Bytes, columns: Option<Vec<usiz
     let places: Vec<usize> = wanted.iter().filter_map(|place| order.binary_search(place).ok()).collect();
     let schema = Arc::new(schema.project(&wanted)?);
     let mask = ProjectionMask::roots(builder.parquet_schema(), order);
-    let reader = builder.with_projection(mask).with_batch_size(GROUP_ROWS).build().map_err(|error| damaged(&error))?;
+    let mut reader = guarded(path, || builder.with_projection(mask).with_batch_size(GROUP_ROWS).build())?;
     let mut batches = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|error| damaged(&error))?;
+    while let Some(batch) = guarded(path, || reader.next().transpose())? {
         let columns = places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let chosen = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;

@@ -181,12 +181,16 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         runtime.block_on(holds(&rows(nulls, distinct), &builder, &users));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_damaged_column_is_an_error_or_other_values(
         nulls in nulls(),
         (version_2, dictionary, compressed) in any::<(bool, bool, bool)>(),
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<u8>()), 1..20),
     ) {
         let version = if version_2 { WriterVersion::PARQUET_2_0 } else { WriterVersion::PARQUET_1_0 };
         let builder = encoded(ENCODINGS[0]).set_writer_version(version).set_dictionary_enabled(dictionary);
@@ -194,8 +198,9 @@ proptest! {
         let mut bytes = file(&rows(nulls, 50), builder.build());
         let footer = ArrowReaderMetadata::load(&bytes::Bytes::from(bytes.clone()), ArrowReaderOptions::new()).unwrap();
         let (start, length) = footer.metadata().row_group(0).column(2).byte_range();
-        for (at, value) in damage {
-            bytes[start as usize + at.index(length as usize)] = value;
+        for (at, is_head, value) in damage {
+            // Where pages begin they say what follows.
+            bytes[start as usize + at.index(if is_head { 64.min(length) } else { length } as usize)] = value;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         match runtime.block_on(joined(bytes, &(0..ROWS).collect::<Vec<_>>())) {

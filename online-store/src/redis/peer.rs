@@ -1,14 +1,20 @@
-//! One Redis process: what it says of itself, and the two connections to it.
+//! One Redis process: what it says of itself, and the connections to it.
 //!
-//! Lookups have a connection of their own, so that none waits behind rows that are being written. A connection that failed, or did not answer in time,
-//! is dead and never used again: an answer that comes late must not be taken for another's.
+//! Lookups have connections of their own, so that none waits behind rows that are being written: one for each async runtime that looks up, opened when it
+//! first does, so that a lookup's question and answer stay on the thread that it began on. Since such a connection is younger than what was verified of the
+//! process, it is asked once whether it leads to the same one. A connection that failed, or did not answer in time, is dead and never used again: an
+//! answer that comes late must not be taken for another's.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
+use tokio::runtime::{self, Handle};
+use tokio::sync::OnceCell;
 
 use crate::call::Call;
 use crate::config::RedisUrlParts;
@@ -45,13 +51,18 @@ pub(super) struct Identity {
 pub(super) struct Peer {
     pub(super) address: String,
     pub(super) identity: Identity,
-    lanes: [Connection; 2],
+    url: RedisUrlParts,
+    writes: Connection,
+    lookups: Arc<Mutex<Lookups>>,
 }
+
+/// The connections for lookups, each with the runtime that drives it.
+type Lookups = HashMap<runtime::Id, Arc<OnceCell<Connection>>>;
 
 #[derive(Clone)]
 struct Connection {
     connection: MultiplexedConnection,
-    dead: std::sync::Arc<AtomicBool>,
+    dead: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Peer {
@@ -63,8 +74,9 @@ impl fmt::Debug for Peer {
 impl Peer {
     /// Connects to a process, or takes over from `before` those connections that still answer, and asks it what it is.
     pub(super) async fn connect(url: &RedisUrlParts, address: &str, before: Option<&Self>, call: &Call) -> Result<Self> {
+        let new = |writes, lookups| Self { address: address.to_owned(), identity: Identity::unknown(), url: url.clone(), writes, lookups };
         if let Some(before) = before.filter(|before| before.is_alive()) {
-            let mut peer = Self { address: address.to_owned(), identity: Identity::unknown(), lanes: before.lanes.clone() };
+            let mut peer = new(before.writes.clone(), Arc::clone(&before.lookups));
             match peer.identify(call).await {
                 Ok(identity) => {
                     peer.identity = identity;
@@ -75,32 +87,46 @@ impl Peer {
                 Err(_) => {}
             }
         }
-        let lanes = [Connection::open(url, address, call).await?, Connection::open(url, address, call).await?];
-        let mut peer = Self { address: address.to_owned(), identity: Identity::unknown(), lanes };
+        let mut peer = new(Connection::open(url, address, call).await?, Arc::default());
         peer.identity = peer.identify(call).await?;
         Ok(peer)
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        self.lanes.iter().all(|lane| !lane.dead.load(Ordering::Relaxed))
+        self.writes.is_alive() && self.opened().values().filter_map(|lookups| lookups.get()).all(Connection::is_alive)
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Lookups> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection for this runtime's lookups.
+    async fn lookups(&self, call: &Call) -> Result<Connection> {
+        let lookups = Arc::clone(self.opened().entry(Handle::current().id()).or_default());
+        if let Some(opened) = lookups.get() {
+            return Ok(opened.clone());
+        }
+        let open = async || {
+            let opened = Connection::open(&self.url, &self.address, call).await?;
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.cmd("INFO").arg("server");
+            let info = opened.send(&pipeline, &self.address, call).await?.pop().map(text).unwrap_or_default();
+            if said(&info, "run_id") == self.identity.run {
+                return Ok(opened);
+            }
+            // The other connections broke as it ended, whether anybody noticed or not.
+            self.writes.dead.store(true, Ordering::Relaxed);
+            Err(call.failed(format!("Redis at {} started anew", self.address)))
+        };
+        call.within(lookups.get_or_try_init(open)).await?.cloned()
     }
 
     /// Sends commands as one pipeline; the replies come in the order of the commands, refusals among them.
     pub(super) async fn send(&self, lane: Lane, pipeline: &Pipeline, call: &Call) -> Result<Vec<Value>> {
-        let lane = &self.lanes[lane as usize];
-        if lane.dead.load(Ordering::Relaxed) {
-            return Err(call.failed(format!("the connection to Redis at {} broke", self.address)));
+        match lane {
+            Lane::Writes => self.writes.send(pipeline, &self.address, call).await,
+            Lane::Lookups => self.lookups(call).await?.send(pipeline, &self.address, call).await,
         }
-        let mut connection = lane.connection.clone();
-        let sent = call.within(connection.send_packed_commands(pipeline, 0, pipeline.len())).await;
-        let replies = match sent {
-            Ok(Ok(replies)) if replies.len() == pipeline.len() => return Ok(replies),
-            Ok(Ok(_)) => Err(call.failed("it answered another number of commands")),
-            Ok(Err(error)) => Err(call.failed(error)),
-            Err(late) => Err(late),
-        };
-        lane.dead.store(true, Ordering::Relaxed);
-        replies
     }
 
     /// Sends one command; a refusal is an error.
@@ -114,7 +140,7 @@ impl Peer {
     /// Asks the process what it is.
     pub(super) async fn identify(&self, call: &Call) -> Result<Identity> {
         let info: String = text(self.ask(cmd("INFO"), call).await?);
-        let said = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
+        let said = |name: &str| said(&info, name);
         if said("loading") == "1" {
             return Err(call.failed(format!("Redis at {} is still loading what it kept", self.address)));
         }
@@ -166,8 +192,33 @@ impl Connection {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let config = config.set_pipeline_buffer_size(QUEUE).set_write_backpressure_boundary(WRITE_BUFFER);
         let connection = call.within(client.get_multiplexed_async_connection_with_config(&config)).await?.map_err(failed)?;
-        Ok(Self { connection, dead: std::sync::Arc::default() })
+        Ok(Self { connection, dead: Arc::default() })
     }
+
+    fn is_alive(&self) -> bool {
+        !self.dead.load(Ordering::Relaxed)
+    }
+
+    async fn send(&self, pipeline: &Pipeline, address: &str, call: &Call) -> Result<Vec<Value>> {
+        if !self.is_alive() {
+            return Err(call.failed(format!("the connection to Redis at {address} broke")));
+        }
+        let mut connection = self.connection.clone();
+        let sent = call.within(connection.send_packed_commands(pipeline, 0, pipeline.len())).await;
+        let replies = match sent {
+            Ok(Ok(replies)) if replies.len() == pipeline.len() => return Ok(replies),
+            Ok(Ok(_)) => Err(call.failed("it answered another number of commands")),
+            Ok(Err(error)) => Err(call.failed(error)),
+            Err(late) => Err(late),
+        };
+        self.dead.store(true, Ordering::Relaxed);
+        replies
+    }
+}
+
+/// What a process says of itself under a name.
+fn said<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
 /// What Redis refused, as an error of ours.
