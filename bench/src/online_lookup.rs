@@ -17,6 +17,7 @@ mod served;
 use std::path::PathBuf;
 
 use anabranch_client::{Client, ClientConfig};
+use anabranch_online_store::testkit::cql::{DURABLE, TestCassandra};
 use anabranch_online_store::testkit::redis::{TestRedis, VOLATILE};
 use anabranch_server::Config;
 use anyhow::{Context as _, ensure};
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     /// Where the server keeps the latest values.
     #[arg(long, value_enum, default_value = "embedded")]
     backend: Backend,
-    /// A CQL server, HOST:PORT, for `--backend cql`.
+    /// A CQL server, HOST:PORT, for `--backend cql`; without it a Cassandra of one node is started, whose log is synced before a write returns.
     #[arg(long)]
     cql: Option<String>,
     /// Entities.
@@ -113,7 +114,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     std::fs::create_dir_all(&options.folder)?;
     let folder = tempfile::tempdir_in(&options.folder)?;
     let redis = (options.backend == Backend::Redis).then(|| TestRedis::start(VOLATILE));
-    let settings = settings(options, redis.as_ref())?;
+    let cassandra = (options.backend == Backend::Cql && options.cql.is_none()).then(|| TestCassandra::start(DURABLE));
+    let settings = settings(options, redis.as_ref(), cassandra.as_ref())?;
     let data = Data { entities: options.entities, views: options.views, features: options.features, seed: options.seed };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let server = Served::start(folder.path(), &settings)?;
@@ -135,7 +137,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 /// The settings of the server.
-fn settings(options: &Options, redis: Option<&TestRedis>) -> anyhow::Result<Vec<(String, String)>> {
+fn settings(options: &Options, redis: Option<&TestRedis>, cassandra: Option<&TestCassandra>) -> anyhow::Result<Vec<(String, String)>> {
     // Without a cache above another store, so that every lookup goes there; `--set` gives it one.
     let mut settings = vec![("online.memory_bytes".to_owned(), options.memory_bytes.to_string()), ("online.cache_bytes".to_owned(), "0".to_owned())];
     match (options.backend, redis) {
@@ -145,9 +147,13 @@ fn settings(options: &Options, redis: Option<&TestRedis>) -> anyhow::Result<Vec<
             settings.extend(redis.map(|redis| ("online.redis.url".to_owned(), format!("redis://{}", redis.address()))));
         }
         (Backend::Cql, _) => {
-            let address = options.cql.as_deref().context("--backend cql needs a server: give --cql HOST:PORT")?;
             settings.push(("online.backend".to_owned(), "cql".to_owned()));
-            settings.push(("online.cql.contact_points".to_owned(), address.to_owned()));
+            settings.extend(options.cql.clone().map(|address| ("online.cql.contact_points".to_owned(), address)));
+            if let Some(own) = cassandra.map(|cassandra| cassandra.config("lookup")) {
+                settings.push(("online.cql.contact_points".to_owned(), own.contact_points));
+                settings.push(("online.cql.replication_factor".to_owned(), own.replication_factor.to_string()));
+                settings.push(("online.cql.timeout_ms".to_owned(), own.timeout_ms.to_string()));
+            }
         }
     }
     for setting in &options.settings {
@@ -177,6 +183,10 @@ impl Bench<'_> {
         let entities = self.options.entities as f64;
         if let Some((empty, redis)) = redis {
             report.figure("bytes_per_entity", (used_memory(redis)? - empty) / entities);
+            return Ok(());
+        }
+        if self.options.backend == Backend::Cql {
+            // Its tables grow and shrink as they are compacted: `online-size` says what an entity takes there.
             return Ok(());
         }
         // Begun anew, the server has no row in memory; after every entity was read once, all are there that have room.

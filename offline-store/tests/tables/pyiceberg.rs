@@ -9,8 +9,7 @@ use anabranch_offline_store::{ScanRequest, TableShape};
 use crate::support::{World, batch, clicks, clicks_view, layout, layout_of};
 
 fn python() -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let python = std::env::var_os("ANABRANCH_PYTHON").map_or_else(|| root.join(".cache/venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("ANABRANCH_PYTHON").map_or_else(|| "../.cache/venv/bin/python".into(), PathBuf::from);
     assert!(python.exists(), "no Python environment at {}: run `make setup`", python.display());
     python
 }
@@ -19,8 +18,7 @@ fn python() -> PathBuf {
 pub(crate) fn read_by_pyiceberg(world: &World, metadata: &[u8], columns: &[&str]) -> Vec<String> {
     let file = world.folder.as_ref().unwrap().path().join("00001-test.metadata.json");
     std::fs::write(&file, metadata).unwrap();
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tables/read_by_pyiceberg.py");
-    let output = Command::new(python()).arg(script).arg(&file).args(columns).output().unwrap();
+    let output = Command::new(python()).arg("tests/tables/read_by_pyiceberg.py").arg(&file).args(columns).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "PyIceberg failed (is it installed? run `make setup`):\n{errors}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()

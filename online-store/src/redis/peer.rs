@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
+use futures::FutureExt as _;
 use tokio::runtime::{self, Handle};
 use tokio::sync::OnceCell;
 
@@ -106,19 +107,22 @@ impl Peer {
         if let Some(opened) = lookups.get() {
             return Ok(opened.clone());
         }
-        let open = async || {
-            let opened = Connection::open(&self.url, &self.address, call).await?;
-            let mut pipeline = Pipeline::with_capacity(1);
-            pipeline.cmd("INFO").arg("server");
-            let info = opened.send(&pipeline, &self.address, call).await?.pop().map(text).unwrap_or_default();
-            if said(&info, "run_id") == self.identity.run {
-                return Ok(opened);
-            }
-            // The other connections broke as it ended, whether anybody noticed or not.
-            self.writes.dead.store(true, Ordering::Relaxed);
-            Err(call.failed(format!("Redis at {} started anew", self.address)))
-        };
-        call.within(lookups.get_or_try_init(open)).await?.cloned()
+        // Once for a runtime: what waits for it need not be large.
+        async move { call.within(lookups.get_or_try_init(|| self.open_lookups(call))).await?.cloned() }.boxed().await
+    }
+
+    /// Opens a connection for lookups, to the process that was verified.
+    async fn open_lookups(&self, call: &Call) -> Result<Connection> {
+        let opened = Connection::open(&self.url, &self.address, call).await?;
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("INFO").arg("server");
+        let info = opened.send(&pipeline, &self.address, call).await?.pop().map(text).unwrap_or_default();
+        if said(&info, "run_id") == self.identity.run {
+            return Ok(opened);
+        }
+        // The other connections broke as it ended, whether anybody noticed or not.
+        self.writes.dead.store(true, Ordering::Relaxed);
+        Err(call.failed(format!("Redis at {} started anew", self.address)))
     }
 
     /// Sends commands as one pipeline; the replies come in the order of the commands, refusals among them.

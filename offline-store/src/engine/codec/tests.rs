@@ -13,7 +13,7 @@ use crate::{ViewFile, ViewFiles};
 
 /// The plan of [`golden_table`], as format 1 has it.
 fn golden() -> [Vec<u8>; 3] {
-    let read = |name| std::fs::read(format!("{}/tests/golden/join_plan_{name}.v1", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let read = |name| std::fs::read(format!("tests/golden/join_plan_{name}.v1")).unwrap();
     ["table", "join", "parts"].map(read)
 }
 
