@@ -73,6 +73,8 @@ for view in range(args.views):
 feast = str(Path(sys.executable).parent / "feast")
 program = [feast] if Path(feast).exists() else [sys.executable, "-c", "from feast.cli.cli import cli; cli()"]
 serve = ["--chdir", str(args.folder), "serve", "--host", "127.0.0.1", "--port", args.port, "--no-access-log", "--workers", str(args.workers)]
+# By default its workers are begun anew after 1,000 requests each, which cuts connections off.
+serve += ["--max-requests", "0"]
 server = subprocess.Popen([*program, *serve], stdin=subprocess.DEVNULL, stdout=sys.stderr)
 threading.Thread(target=lambda: (sys.stdin.read(), server.send_signal(signal.SIGTERM)), daemon=True).start()
 server.wait()

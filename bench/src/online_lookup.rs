@@ -153,6 +153,7 @@ fn settings(options: &Options, redis: Option<&TestRedis>, cassandra: Option<&Tes
                 settings.push(("online.cql.contact_points".to_owned(), own.contact_points));
                 settings.push(("online.cql.replication_factor".to_owned(), own.replication_factor.to_string()));
                 settings.push(("online.cql.timeout_ms".to_owned(), own.timeout_ms.to_string()));
+                settings.push(("online.cql.lookup_timeout_ms".to_owned(), own.lookup_timeout_ms.to_string()));
             }
         }
     }

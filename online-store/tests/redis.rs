@@ -131,6 +131,23 @@ async fn a_redis_that_comes_back_with_an_old_snapshot_is_another_incarnation() {
     assert_eq!(count(&store, 10, 2).await, 10);
 }
 
+/// A runtime's connection for lookups is younger than what was verified of the process that it leads to.
+#[tokio::test]
+async fn a_runtime_that_looks_up_first_finds_a_redis_that_was_replaced() {
+    let mut server = TestRedis::start(VOLATILE);
+    let store = open(&server.config()).await;
+    store.write(&rows(10, 1)).await.unwrap();
+    server.ask(&["SAVE"]);
+    store.write(&rows(10, 2)).await.unwrap();
+    let before = store.incarnation().await.unwrap();
+    server.kill();
+    server.run();
+    let elsewhere = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(count(&store, 10, 1));
+    let found = std::thread::scope(|scope| scope.spawn(elsewhere).join()).unwrap();
+    assert_eq!(found, 10);
+    assert_ne!(store.incarnation().await.unwrap(), before, "rows of an old snapshot were served as the newest");
+}
+
 #[tokio::test]
 async fn a_durable_redis_that_is_killed_is_what_it_was_and_nothing_is_restarted() {
     let mut server = TestRedis::start(DURABLE);
