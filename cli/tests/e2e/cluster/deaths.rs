@@ -61,12 +61,20 @@ impl World {
     }
 
     /// A join under way on a stopped executor that is the only one, and has begun so many parts.
-    fn stopped_after(&self, parts: usize) -> (Process, JoinHandle<Result<Dataset, Error>>) {
-        let (executor, join) = (self.executor(0), self.join());
-        until("the executor has begun", || self.begun(0) >= parts);
-        executor.signal(Signal::STOP);
-        assert!(!join.is_finished());
-        (executor, join)
+    async fn stopped_after(&self, parts: usize) -> (Process, JoinHandle<Result<Dataset, Error>>) {
+        let executor = self.executor(0);
+        loop {
+            let join = self.join();
+            until("the executor has begun", || join.is_finished() || self.begun(0) >= parts);
+            executor.signal(Signal::STOP);
+            if !join.is_finished() {
+                return (executor, join);
+            }
+            // On a busy machine it may be done before anybody looks.
+            executor.signal(Signal::CONT);
+            self.agrees(join).await;
+            until("the executor has nothing left", || self.begun(0) == 0);
+        }
     }
 
     async fn agrees(&self, join: JoinHandle<Result<Dataset, Error>>) {
@@ -90,7 +98,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_killed_in_mid_join_changes_nothing_but_the_time() {
     let world = World::new(3, QUICK).await;
-    let (victim, join) = world.stopped_after(1);
+    let (victim, join) = world.stopped_after(1).await;
     let _other = world.executor(1);
     until("the other has begun", || world.begun(1) > 0);
     victim.signal(Signal::KILL);
@@ -101,7 +109,7 @@ async fn an_executor_killed_in_mid_join_changes_nothing_but_the_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_killed_when_the_others_have_nothing_left_to_do_changes_nothing_but_the_time() {
     let world = World::new(5, QUICK).await;
-    let (victim, join) = world.stopped_after(1);
+    let (victim, join) = world.stopped_after(1).await;
     let _others = [world.executor(1), world.executor(2)];
     until("the others have begun all that the first has not", || world.begun(0) + world.begun(1) + world.begun(2) + 1 >= PARTS);
     victim.signal(Signal::KILL);
@@ -125,7 +133,7 @@ async fn executors_killed_at_work_one_after_the_other_change_nothing_but_the_tim
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_told_to_end_does_so_at_once_and_others_do_its_work() {
     let world = World::new(9, &[]).await;
-    let (mut told, join) = world.stopped_after(1);
+    let (mut told, join) = world.stopped_after(1).await;
     told.signal(Signal::TERM);
     told.signal(Signal::CONT);
     until("it has ended", || told.ended());
@@ -137,7 +145,7 @@ async fn an_executor_told_to_end_does_so_at_once_and_others_do_its_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_that_hangs_while_it_seems_to_live_is_worked_around() {
     let world = World::new(11, &["--executor-timeout", "600", "--part-timeout", "5"]).await;
-    let (_hangs, join) = world.stopped_after(1);
+    let (_hangs, join) = world.stopped_after(1).await;
     let _other = world.executor(1);
     world.agrees(join).await;
     world.end(&[1]).await;
@@ -151,7 +159,7 @@ fn inside(folders: &[PathBuf]) -> Vec<PathBuf> {
 async fn results_that_are_lost_before_they_are_fetched_are_joined_again() {
     let world = World::new(13, &["--executor-timeout", "600"]).await;
     // Of three that were begun, two are done.
-    let (executor, join) = world.stopped_after(3);
+    let (executor, join) = world.stopped_after(3).await;
     let results = world.work(0).join("results");
     let jobs = || -> BTreeSet<_> { std::fs::read_dir(&results).into_iter().flatten().map(|entry| entry.unwrap().file_name()).collect() };
     let first = jobs();
@@ -171,7 +179,7 @@ async fn results_that_are_lost_before_they_are_fetched_are_joined_again() {
 async fn a_join_that_no_executor_does_ends_and_says_so() {
     let world = World::new(15, &["--executor-timeout", "6", "--executor-wait", "2"]).await;
     world.unavailable(world.join(), "no executor for 2 s").await;
-    let (last, join) = world.stopped_after(1);
+    let (last, join) = world.stopped_after(1).await;
     last.signal(Signal::KILL);
     world.unavailable(join, "no executor for 2 s").await;
     nothing_is_left(&world.data(), &[]);
@@ -185,7 +193,7 @@ async fn a_join_that_no_executor_does_ends_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_whose_scheduler_dies_ends_and_says_so() {
     let mut world = World::new(17, &[]).await;
-    let (executor, join) = world.stopped_after(1);
+    let (executor, join) = world.stopped_after(1).await;
     world.scheduler = None;
     world.unavailable(join, &world.address.to_string()).await;
     // Executors come back to a new one by themselves.
@@ -198,7 +206,7 @@ async fn a_join_whose_scheduler_dies_ends_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_that_is_given_up_leaves_nothing_behind() {
     let world = World::new(19, &[]).await;
-    let (executor, join) = world.stopped_after(1);
+    let (executor, join) = world.stopped_after(1).await;
     join.abort();
     assert!(join.await.unwrap_err().is_cancelled());
     executor.signal(Signal::CONT);
