@@ -1,4 +1,4 @@
-//! What every part of Anabranch agrees on: ids, values, schemas, time and the total order, definitions and error kinds. No I/O.
+//! What every part of Anabranch agrees on: ids, values, schemas, time and the total order, definitions and error kinds. No I/O but [`testkit`]'s.
 //!
 //! In reading order: [`error`] (the kinds that every face speaks), [`time`] and [`ids`] (injected), [`types`], [`value`] and [`columns`] (what a
 //! feature can be, alone and in Arrow), [`packed`] (what a lookup found, in one buffer), [`key`] (the canonical entity key), [`order`] (the total order
@@ -14,6 +14,7 @@ pub mod name;
 pub mod order;
 pub mod packed;
 pub mod selection;
+pub mod testkit;
 pub mod time;
 pub mod types;
 pub mod value;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use anabranch_core::testkit::free_port;
 use anabranch_core::{EntityKey, Value};
 use anabranch_online_store::testkit::redis::TestRedis;
 use anyhow::{Context as _, bail, ensure};
@@ -88,7 +89,7 @@ impl Feast {
         let folder = tempfile::tempdir_in(folder)?;
         let mut command = Command::new(python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/feast_server.py"));
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         for (name, value) in [
             ("--folder", std::path::absolute(folder.path())?.display().to_string()),
             ("--redis", redis.to_owned()),

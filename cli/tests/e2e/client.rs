@@ -7,6 +7,7 @@ use anabranch_client::{
     PushOptions, ReadQuery, Rows,
 };
 use anabranch_core::selection::Selection;
+use anabranch_core::testkit::free_port;
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchIterator, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::Float64Type;
 use arrow::error::ArrowError;
@@ -176,8 +177,8 @@ async fn what_the_server_refuses_arrives_with_its_kind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_can_be_repeated_outlives_a_restart_of_the_server() {
     let data = tempfile::tempdir().unwrap();
-    let first = server(data.path(), "127.0.0.1:0").await;
-    let address = first.addr().to_string();
+    let address = format!("127.0.0.1:{}", free_port());
+    let first = server(data.path(), &address).await;
     let client = client_of(&first).await;
     let started = client.info().await.unwrap().started;
     first.shutdown().await.unwrap();

@@ -2,7 +2,7 @@
 
 mod deaths;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anabranch_client::{BulkOptions, Changes, Client, Dataset, Definition, Entity, Error, ErrorKind, FeatureView, HistoricalQuery, Kinded, Scalar};
 use anabranch_core::selection::Selection;
+use anabranch_core::testkit::free_port;
 use anabranch_server::config::EngineConfig;
 use anabranch_server::{Config, RunningServer, Server};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchIterator, TimestampMicrosecondArray};
@@ -43,7 +44,7 @@ impl Drop for Process {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {

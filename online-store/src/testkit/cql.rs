@@ -4,11 +4,13 @@
 //! however it ends, and then ends the server by its pid. `scripts/setup test` fetches the packages; without them a test that needs them fails and says so.
 
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use anabranch_core::testkit::free_port;
 
 use crate::CqlConfig;
 
@@ -207,9 +209,4 @@ fn packages() -> PathBuf {
     let packages = cache.join("cassandra");
     assert!(packages.is_dir(), "Cassandra's packages are not in {}: {INSTALL}", packages.display());
     packages
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.unwrap_or_else(|error| panic!("no free port: {error}")).port()
 }

@@ -4,11 +4,13 @@
 //! however it ends, and then ends the server by its pid. Without Redis a test that needs it fails and says how to get it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use anabranch_core::testkit::free_port;
 
 use crate::{RedisConfig, RedisUrl};
 
@@ -199,11 +201,6 @@ fn redis_cli(arguments: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "redis-cli {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.unwrap_or_else(|error| panic!("no free port: {error}")).port()
 }
 
 fn wait_until(mut done: impl FnMut() -> bool) -> bool {

@@ -5,12 +5,12 @@
 //! root). A shell waits at the end of a pipe for this process to end, however it ends, and then ends the server by its pid and removes the folder.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anabranch_core::testkit::free_port;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
 
 const INSTALL: &str = "Postgres is not installed: run `scripts/setup test`, or install it (Debian: apt-get install postgresql)";
@@ -101,8 +101,7 @@ impl TestPostgres {
             .output()
             .unwrap_or_else(|error| panic!("starting initdb: {error}"));
         assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.unwrap_or_else(|error| panic!("no free port: {error}")).port();
+        let port = free_port();
         let mut server = as_user.clone();
         server.push(program("postgres").display().to_string());
         server.extend(["-D".to_owned(), data.display().to_string(), "-p".to_owned(), port.to_string()]);
