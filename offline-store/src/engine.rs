@@ -17,7 +17,6 @@ mod error;
 mod exec;
 mod join;
 mod memory;
-mod parts;
 pub mod process;
 mod query;
 mod spines;

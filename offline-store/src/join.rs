@@ -14,6 +14,7 @@
 
 mod answer;
 mod cut;
+mod divided;
 mod entities;
 mod error;
 mod gather;
@@ -48,6 +49,7 @@ pub use rows::{Chunk, ChunkInfo, ColumnReader, PageReader, PageReaders, ScanErro
 pub use spine::Spine;
 pub use spool::{Reserve, SpillFiles, Spool, SpoolLimits, Spooled};
 
+pub(crate) use divided::{Divided, Given, Next, Taken, Taking};
 pub(crate) use spool::slice_bytes;
 pub use stored::{Hybrid, HybridCursor, Presence, StoredPage, StoredValues};
 

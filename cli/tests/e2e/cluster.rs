@@ -192,6 +192,29 @@ async fn a_cluster_gives_the_same_answer_and_leaves_nothing_behind() {
     server.shutdown().await.unwrap();
 }
 
+/// Neither the spine nor the answer fits into what the server may use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spine_on_disk_goes_to_the_cluster_in_parts() {
+    let (folder, address) = (tempfile::tempdir().unwrap(), free());
+    let (data, work) = (folder.path().join("data"), folder.path().join("work"));
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    let engine = EngineConfig { scheduler: address.to_string(), partitions: 3, memory_bytes: (cores * 24 + 8) << 20, ..EngineConfig::default() };
+    let config = Config { data: data.clone(), listen: "127.0.0.1:0".parse().unwrap(), engine, ..Config::default() };
+    let server = Server::start(config).await.unwrap();
+    let client = client_of(&server).await;
+    fill(&client, 5).await;
+    let _scheduler = scheduler(address, &[]);
+    let _executor = executor(address, &work);
+    let spine = spine(6, 120_000);
+    let (here, there) = (ask(&client, "datafusion", &spine).await.unwrap(), ask(&client, "ballista", &spine).await.unwrap());
+    assert_eq!((&there.content_digest, &there.table.schema), (&here.content_digest, &here.table.schema));
+    let said = |dataset: &Dataset, name: &str| dataset.report[name].as_u64().unwrap();
+    assert!(said(&here, "spilled_bytes") > 0 && said(&there, "spilled_bytes") > 0, "{} {}", here.report, there.report);
+    assert!(said(&there, "parts") >= 3 && said(&there, "wall_us") > 0, "{}", there.report);
+    nothing_is_left(&data, &[&work]);
+    server.shutdown().await.unwrap();
+}
+
 /// Asks three times at once.
 async fn futures_of<F: Future<Output = String> + Send + 'static>(client: Client, ask: impl Fn(Client) -> F) -> Vec<String> {
     let asked: Vec<_> = (0..3).map(|_| tokio::spawn(ask(client.clone()))).collect();

@@ -151,7 +151,7 @@ impl FileRead {
         rows: Option<&[Range<usize>]>,
         batch_rows: usize,
     ) -> Result<Batches> {
-        let mut selection = rows.map(|rows| RowSelection::from_consecutive_ranges(rows.iter().cloned(), group.rows()));
+        let selection = rows.map(|rows| RowSelection::from_consecutive_ranges(rows.iter().cloned(), group.rows()));
         let pages = group.footer.arrow.metadata().offset_index().and_then(|index| index.get(group.number));
         let mut ranges = Vec::new();
         for leaf in self.leaves(group, places) {
@@ -169,25 +169,15 @@ impl FileRead {
         let fetched = Fetched::fetch(objects, &group.footer, ranges).await?;
         let (part, group) =
             (Self { columns: Arc::new(places.iter().map(|place| self.columns[*place].clone()).collect()), ..self.clone() }, group.clone());
-        let mut fetched = Some(fetched);
-        let mut batches: Batches = Box::new(std::iter::empty());
-        Ok(Box::new(std::iter::from_fn(move || {
-            if let Some(fetched) = fetched.take() {
-                match part.decode(fetched, &group, selection.take(), batch_rows) {
-                    Ok(begun) => batches = begun,
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-            batches.next()
-        })))
+        let begin = move || part.decode(fetched, &group, selection, batch_rows).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))));
+        Ok(Box::new(std::iter::once_with(begin).flatten()))
     }
 
     /// Reads and decodes all of these columns.
-    fn decode(&self, fetched: Fetched, group: &Group, selection: Option<RowSelection>, batch_rows: usize) -> Result<Batches> {
+    fn decode(self, fetched: Fetched, group: &Group, selection: Option<RowSelection>, batch_rows: usize) -> Result<Batches> {
         let path = group.footer.path.clone();
         let schema = group.footer.arrow.parquet_schema();
-        let part = self.clone();
-        let roots: Vec<_> = (0..part.columns.len()).map(|place| part.root(schema, place)).collect();
+        let roots: Vec<_> = (0..self.columns.len()).map(|place| self.root(schema, place)).collect();
         let mut order: Vec<usize> = roots.iter().flatten().copied().collect();
         order.sort_unstable();
         order.dedup();
@@ -203,7 +193,7 @@ impl FileRead {
         let mut row = group.first_row;
         let mut next = move || -> Result<Option<Vec<ArrayRef>>> {
             let Some(batch) = guarded(&path, || reader.next().transpose())? else { return Ok(None) };
-            let columns = part.columns(&batch, &roots, &order, row).map_err(|error| Error::corrupt(&path, error))?;
+            let columns = self.columns(&batch, &roots, &order, row).map_err(|error| Error::corrupt(&path, error))?;
             row += batch.num_rows() as i64;
             Ok(Some(columns))
         };

@@ -1,9 +1,9 @@
 //! Joins on a Ballista cluster.
 //!
 //! ```text
-//! cut the spine ─► parts into the exchange folder ─► submit ─► begun ─► done ─► fetch the partitions, merged by row number ─► clean up
-//!                                                     ▲          │       │        │ an executor is gone, with its results
-//!                                                     └──────────┴───────┴────────┘ again, at most so many times
+//! cut the spine, part by part, into the exchange folder ─► submit ─► begun ─► done ─► fetch the features of the parts, to disk ─► clean up
+//!                                                           ▲          │       │        │ an executor is gone, with its results
+//!                                                           └──────────┴───────┴────────┘ again, at most so many times
 //! ```
 //!
 //! A join is a function of its work and the parts of its spine alone, so a run that comes to nothing is done again whole, and nobody sees which one it
@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use anabranch_core::Ids;
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::Schema;
 use arrow::ipc::writer::StreamWriter;
 use ballista_core::client::BallistaClient;
 use ballista_core::serde::protobuf::execute_query_params::Query;
@@ -51,6 +51,7 @@ use ballista_core::utils::{GrpcClientConfig, create_grpc_client_connection};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion_proto::logical_plan::AsLogicalPlan as _;
 use datafusion_proto::protobuf::LogicalPlanNode;
@@ -64,10 +65,11 @@ use uuid::Uuid;
 
 use super::codec::{EngineCodec, JoinTable};
 use super::error::of_query;
-use super::parts::Parts;
+use super::join::next_part;
 use super::process::MESSAGE_BYTES;
 use super::process::watch::Verdict;
 use super::work::{JoinWork, open, unspelled};
+use crate::join::{Divided, Given, Joined, Next, Taken, Taking};
 use crate::{Error, Result};
 
 /// How often a join is run before it is given up.
@@ -88,8 +90,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How many partitions are fetched at a time.
 const FETCHED_AT_ONCE: usize = 4;
 
-type Partitions = Vec<Vec<RecordBatch>>;
-type Answer = oneshot::Sender<Result<Partitions>>;
+type Answer = oneshot::Sender<Result<Joined>>;
 /// How a job stands; none: the scheduler does not know it.
 type AskStatus<'a> = dyn Fn() -> BoxFuture<'static, Result<Option<Status>>> + Send + Sync + 'a;
 
@@ -104,32 +105,36 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Joins the parts of a spine: the answer by partitions, each in the order of its row numbers.
-    pub(super) async fn join(&self, work: JoinWork, parts: Parts) -> Result<Partitions> {
+    /// Joins the parts of a spine. What was reserved to cut them is given back once they are cut.
+    pub(super) async fn join(&self, work: JoinWork, divided: Divided, reserved: MemoryReservation) -> Result<Joined> {
         let (sender, receiver) = oneshot::channel();
         let this = self.clone();
-        tokio::spawn(async move { this.run(work, parts, sender).await });
+        tokio::spawn(async move { this.run(work, divided, reserved, sender).await });
         receiver.await.map_err(|_| Error::Closing)?
     }
 
     /// Does it all and gives the answer to whoever still waits for it.
-    async fn run(self, work: JoinWork, parts: Parts, mut answer: Answer) {
+    async fn run(self, work: JoinWork, divided: Divided, reserved: MemoryReservation, mut answer: Answer) {
         let folder = Uuid::from_u128(self.ids.random()).simple().to_string();
-        let joined = tokio::select! {
+        let stored = tokio::select! {
             biased;
             () = answer.closed() => Err(Error::Closing),
-            stored = self.store(&folder, &parts) => match stored {
-                Ok(files) => self.attempts(work, &parts, files, &folder, &mut answer).await,
-                Err(error) => Err(error),
-            },
+            stored = self.store(&folder, divided) => stored,
+        };
+        drop(reserved);
+        let joined = match stored {
+            // A spine without rows needs nobody.
+            Ok((given, files)) if files.is_empty() => Ok(given.joined(Vec::new())),
+            Ok((given, files)) => self.attempts(work, &given, files, &folder, &mut answer).await.map(|taken| given.joined(taken)),
+            Err(error) => Err(error),
         };
         self.remove(&folder).await;
         // Whoever has gone wants no answer.
         let _ = answer.send(joined);
     }
 
-    async fn attempts(&self, work: JoinWork, parts: &Parts, files: Vec<String>, session: &str, answer: &mut Answer) -> Result<Partitions> {
-        let plan = plan(JoinTable::new(work, Arc::clone(&parts.schema), self.exchange.clone(), files)?).map_err(of_query)?;
+    async fn attempts(&self, work: JoinWork, given: &Given, files: Vec<String>, session: &str, answer: &mut Answer) -> Result<Vec<Taken>> {
+        let plan = plan(JoinTable::new(work, Arc::clone(given.schema()), self.exchange.clone(), files)?).map_err(of_query)?;
         // The limit is for each call; a join may take hours.
         let config =
             GrpcClientConfig { connect_timeout_seconds: ANSWER_WITHIN_SECONDS, timeout_seconds: ANSWER_WITHIN_SECONDS, ..Default::default() };
@@ -162,7 +167,7 @@ impl Cluster {
             let done = tokio::select! {
                 biased;
                 () = answer.closed() => Err(Lost::Caller),
-                done = self.done(&status).and_then(|places| fetch(places, parts.rows).map_err(Lost::Run)) => done,
+                done = self.done(&status).and_then(|places| fetch(places, given)) => done,
             };
             // What cannot be said now, the scheduler does by itself later.
             if done.is_err() {
@@ -230,19 +235,22 @@ impl Cluster {
         }
     }
 
-    async fn store(&self, folder: &str, parts: &Parts) -> Result<Vec<String>> {
-        let objects = open(&self.exchange)?;
-        let store = |(number, batches): (usize, &Vec<RecordBatch>)| {
-            let (objects, file) = (Arc::clone(&objects), format!("{folder}/{number}.arrow"));
-            let (schema, batches) = (Arc::clone(&parts.schema), batches.clone());
-            async move {
-                let bytes = tokio::task::spawn_blocking(move || stream_of(&schema, &batches)).await.map_err(|_| Error::Closing)??;
-                objects.put(&Path::from(file.as_str()), bytes.into()).await.map_err(|error| Error::objects("a part of a spine", error))?;
-                Ok(file)
-            }
-        };
-        let stored: Vec<_> = parts.parts.iter().enumerate().map(store).collect();
-        stream::iter(stored).buffered(2).try_collect().await
+    /// Puts the parts into the exchange folder, one at a time.
+    async fn store(&self, folder: &str, mut divided: Divided) -> Result<(Given, Vec<String>)> {
+        let (objects, mut files) = (open(&self.exchange)?, Vec::new());
+        loop {
+            let part = match next_part(divided).await? {
+                Next::Part(rest, part) => {
+                    divided = rest;
+                    part
+                }
+                Next::All(given) => return Ok((given, files)),
+            };
+            let file = format!("{folder}/{}.arrow", files.len());
+            let bytes = tokio::task::spawn_blocking(move || stream_of(&part)).await.map_err(|_| Error::Closing)??;
+            objects.put(&Path::from(file.as_str()), bytes.into()).await.map_err(|error| Error::objects("a part of a spine", error))?;
+            files.push(file);
+        }
     }
 
     /// Removes the parts; what cannot be removed now is removed when the folder is emptied.
@@ -258,10 +266,12 @@ impl Cluster {
     }
 }
 
-fn stream_of(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+/// A part as it is stored; it is never empty.
+fn stream_of(part: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut writer = StreamWriter::try_new(&mut bytes, schema)?;
-    for batch in batches {
+    let schema = part.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let mut writer = StreamWriter::try_new(&mut bytes, &schema)?;
+    for batch in part {
         writer.write(batch)?;
     }
     writer.finish()?;
@@ -302,29 +312,30 @@ async fn ended(status: &AskStatus<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Fetches every partition from where it lies, and sees that no row is missing.
-async fn fetch(places: Vec<PartitionLocation>, rows: usize) -> Result<Partitions, String> {
-    let partitions: Partitions = stream::iter(places.into_iter().map(fetch_one)).buffered(FETCHED_AT_ONCE).try_collect().await?;
-    let fetched = partitions.iter().flatten().map(RecordBatch::num_rows).sum::<usize>();
-    if fetched == rows { Ok(partitions) } else { Err(format!("{fetched} of {rows} rows came back")) }
+/// Fetches the features of every part from where they lie, and sees that no row is missing.
+async fn fetch(places: Vec<PartitionLocation>, given: &Given) -> Result<Vec<Taken>, Lost> {
+    let fetched = places.into_iter().map(|place| fetch_one(place, given.taking()));
+    let taken: Vec<Taken> = stream::iter(fetched).buffered(FETCHED_AT_ONCE).try_collect().await?;
+    let (rows, all) = (taken.iter().map(Taken::rows).sum::<usize>(), given.rows());
+    if rows == all { Ok(taken) } else { Err(Lost::Run(format!("{rows} of {all} rows came back"))) }
 }
 
-async fn fetch_one(place: PartitionLocation) -> Result<Vec<RecordBatch>, String> {
-    let (Some(executor), Some(partition)) = (place.executor_meta, place.partition_id) else { return Err("a result lies nowhere".to_owned()) };
-    let Ok(port) = u16::try_from(executor.port) else { return Err(format!("an executor is at port {}", executor.port)) };
+async fn fetch_one(place: PartitionLocation, mut taking: Taking) -> Result<Taken, Lost> {
+    let lost = |reason: &dyn ToString| Lost::Run(reason.to_string());
+    let (Some(executor), Some(partition)) = (place.executor_meta, place.partition_id) else { return Err(lost(&"a result lies nowhere")) };
+    let Ok(port) = u16::try_from(executor.port) else { return Err(lost(&format!("an executor is at port {}", executor.port))) };
     let client = BallistaClient::try_new(&executor.host, port, MESSAGE_BYTES as usize, false, None, FETCHES, FETCH_AGAIN_AFTER_MS);
-    let mut client = heard(client).await?.map_err(|error| error.to_string())?;
+    let mut client = heard(client).await?.map_err(|error| lost(&error))?;
     let partition = partition.into();
     let rows = client.fetch_partition(&executor.id, &partition, place.file_id, place.is_sort_shuffle, true);
-    let mut rows: SendableRecordBatchStream = heard(rows).await?.map_err(|error| error.to_string())?;
-    let mut batches = Vec::new();
+    let mut rows: SendableRecordBatchStream = heard(rows).await?.map_err(|error| lost(&error))?;
     while let Some(batch) = heard(rows.next()).await? {
-        batches.push(batch.map_err(|error| error.to_string())?);
+        taking = taking.take(&batch.map_err(|error| lost(&error))?).await.map_err(|error| Lost::Not(error.into()))?;
     }
-    Ok(batches)
+    taking.finish().map_err(|error| Lost::Not(error.into()))
 }
 
 /// What an executor does next; one that is silent for too long is taken for lost.
-async fn heard<T>(what: impl Future<Output = T>) -> Result<T, String> {
-    tokio::time::timeout(SILENCE, what).await.map_err(|_| format!("an executor was silent for {} s", SILENCE.as_secs()))
+async fn heard<T>(what: impl Future<Output = T>) -> Result<T, Lost> {
+    tokio::time::timeout(SILENCE, what).await.map_err(|_| Lost::Run(format!("an executor was silent for {} s", SILENCE.as_secs())))
 }

@@ -1,7 +1,7 @@
 //! The operator's way into another process: as a table of a logical plan to the scheduler, as physical operators to the executors.
 //!
 //! ```text
-//! "anbj" · format u8 (1) · node u8 (1 table, 2 join, 3 spine parts) · length u32 LE of the JSON · JSON · schema of the spine parts as an Arrow stream
+//! "anbj" · format u8 (2) · node u8 (1 table, 2 join, 3 spine parts) · length u32 LE of the JSON · JSON · schema of the spine parts as an Arrow stream
 //! ```
 //!
 //! The JSON holds the [`JoinWork`] and the files of the spine's parts: all that reading needs, and nothing of the metadata database. Whatever does not
@@ -37,7 +37,7 @@ use super::work::JoinWork;
 use crate::Error;
 
 const MAGIC: &[u8; 4] = b"anbj";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const HEAD: usize = MAGIC.len() + 2 + 4;
 
 /// What the bytes are of.

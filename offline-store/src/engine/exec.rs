@@ -1,8 +1,8 @@
 //! The join as a physical operator, and the parts of a spine as what it reads.
 //!
-//! [`PointInTimeExec`] joins each partition of its input, which is a part of a spine with its row numbers, and gives the rows in the order in which they
-//! came: input that is sorted by row number stays so, and a merge by that number gives the spine back. Dropping a stream stops its work at the next
-//! batch. [`SpineParts`] reads parts that lie in files.
+//! [`PointInTimeExec`] joins each partition of its input, which is a part of a spine with its row numbers in the last column, and gives the numbers with the
+//! features, in the order in which the rows came: input that is sorted by row number stays so. Dropping a stream stops its work at the next batch.
+//! [`SpineParts`] reads parts that lie in files.
 
 use std::any::Any;
 use std::fmt;
@@ -18,16 +18,17 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties};
+use futures::future::ready;
 use futures::{TryFutureExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 
 use super::memory::spool;
-use super::work::{JoinWork, open, spelled};
+use super::work::{JoinWork, answered, open, spelled};
 use crate::Error;
 use crate::join::{JoinError, ViewRows};
 
-/// Joins each partition of its input.
+/// Joins each partition of its input: row numbers and features.
 #[derive(Debug)]
 pub(super) struct PointInTimeExec {
     input: Arc<dyn ExecutionPlan>,
@@ -47,7 +48,7 @@ impl PointInTimeExec {
     }
 
     fn of_schema(schema: SchemaRef, input: Arc<dyn ExecutionPlan>, work: Arc<JoinWork>, rows: Option<Arc<dyn ViewRows>>) -> Self {
-        let properties = properties(schema, input.schema().fields().len().saturating_sub(1), input.output_partitioning().partition_count());
+        let properties = properties(schema, 0, input.output_partitioning().partition_count());
         Self { input, work, rows, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
     }
 
@@ -56,13 +57,9 @@ impl PointInTimeExec {
     }
 }
 
-/// The order by the column of row numbers at this place.
-pub(super) fn by_number(schema: &SchemaRef, place: usize) -> PhysicalSortExpr {
-    PhysicalSortExpr::new_default(Arc::new(Column::new(schema.field(place).name(), place)))
-}
-
+/// Of rows in the order of their numbers, which are the column at this place.
 fn properties(schema: SchemaRef, number: usize, partitions: usize) -> PlanProperties {
-    let order = LexOrdering::from([by_number(&schema, number)]);
+    let order = LexOrdering::from([PhysicalSortExpr::new_default(Arc::new(Column::new(schema.field(number).name(), number)))]);
     let equivalence = EquivalenceProperties::new_with_orderings(schema, [order]);
     PlanProperties::new(equivalence, Partitioning::UnknownPartitioning(partitions), EmissionType::Final, Boundedness::Bounded)
 }
@@ -120,8 +117,10 @@ impl ExecutionPlan for PointInTimeExec {
             }
             let part = spool.finish().map_err(refused)?;
             let rows = rows.map_or_else(|| work.rows(), Ok).map_err(failed)?;
+            let of_part = Arc::clone(part.schema());
             let joined = work.join(&runtime, rows, part).await.map_err(failed)?;
-            Ok(joined.rows.stream().map_err(|error| failed(error.into())))
+            let answer = answered(&of_part, &joined.schema);
+            Ok(joined.rows.stream().map_err(refused).and_then(move |batch| ready(batch.project(&answer).map_err(DataFusionError::from))))
         };
         let batches = joined.try_flatten_stream().inspect_ok(move |batch| metrics.record_output(batch.num_rows()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))

@@ -3,12 +3,12 @@
 //! In this process a join runs as it is, on the cores that there are, within the engine's memory. Cut into partitions, here or on a cluster, it is one plan:
 //!
 //! ```text
-//! SortPreservingMergeExec by row number       in this process
-//!   PointInTimeExec, a partition for a part   here, or on the executors
-//!     the parts of the spine                  in memory, or in the exchange folder
+//! the features of the parts, by row number, beside the spine   in this process, on disk
+//!   PointInTimeExec, a partition for a part                    here, or on the executors
+//!     the times and keys of the parts, with row numbers        in memory, or in the exchange folder
 //! ```
 //!
-//! The answer does not depend on where, nor on how many parts.
+//! The answer does not depend on where, nor on how many parts. Neither spine nor answer need fit into memory ([`Divided`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,22 +17,18 @@ use std::sync::Arc;
 use anabranch_core::definition::Definitions;
 use anabranch_core::selection::Selection;
 use anabranch_versioning::CommitId;
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::LexOrdering;
-use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::error::of_query;
-use super::exec::{PointInTimeExec, by_number};
-use super::memory::join_in;
-use super::parts::Parts;
+use super::exec::PointInTimeExec;
+use super::memory::{divide, join_in};
 use super::work::JoinWork;
-use crate::join::{JoinOptions, JoinPlan, JoinReport, Joined};
+use crate::join::{Divided, JoinOptions, JoinPlan, Joined, Next};
 use crate::{Error, OfflineStore, Result};
 
 /// Where joins run.
@@ -100,13 +96,30 @@ impl Engine {
     /// # Errors
     /// As [`join`](crate::join::join).
     pub async fn join_partitioned(&self, partitions: usize, store: &Arc<OfflineStore>, request: JoinRequest) -> Result<Joined> {
-        let request = in_memory(request).await?;
-        let (work, parts) = divided(store, &request, partitions).await?;
-        let rows = store.view_rows(request.commit);
-        let input = MemorySourceConfig::try_new_exec(&parts.parts, Arc::clone(&parts.schema), None).map_err(of_query)?;
-        let joined: Arc<dyn ExecutionPlan> = Arc::new(PointInTimeExec::new(input, Arc::new(work), Some(rows))?);
-        let batches = self.merged(joined, parts.schema.fields().len() - 1).await?;
-        Ok(answer(&request, parts.parts.len(), batches))
+        let work = Arc::new(work_of(store, &request).await?);
+        let (mut divided, _reservation) = divide(&self.runtime, &request.plan, partitions).await?;
+        let mut parts = Vec::new();
+        let given = loop {
+            match next_part(divided).await? {
+                Next::Part(rest, part) => {
+                    parts.push(part);
+                    divided = rest;
+                }
+                Next::All(given) => break given,
+            }
+        };
+        let input = MemorySourceConfig::try_new_exec(&parts, Arc::clone(given.schema()), None).map_err(of_query)?;
+        let joined = PointInTimeExec::new(input, work, Some(store.view_rows(request.commit)))?;
+        let (context, mut taken) = (Arc::new(TaskContext::default().with_runtime(Arc::clone(&self.runtime))), Vec::new());
+        for part in 0..parts.len() {
+            let mut rows = joined.execute(part, Arc::clone(&context)).map_err(of_query)?;
+            let mut taking = given.taking();
+            while let Some(batch) = rows.try_next().await.map_err(of_query)? {
+                taking = taking.take(&batch).await?;
+            }
+            taken.push(taking.finish()?);
+        }
+        Ok(given.joined(taken))
     }
 
     async fn join_on_cluster(&self, store: &Arc<OfflineStore>, request: JoinRequest) -> Result<Joined> {
@@ -114,48 +127,21 @@ impl Engine {
             let reason = "no cluster is configured: set engine.scheduler to the host and port of its scheduler".to_owned();
             return Err(Error::Invalid { what: "engine", reason });
         };
-        let request = in_memory(request).await?;
-        let (work, parts) = divided(store, &request, *partitions).await?;
-        let (number, schema) = (parts.schema.fields().len() - 1, work.schema(&parts.schema)?);
-        let cut = parts.parts.len();
-        let partitions = cluster.join(work, parts).await?;
-        let fetched = MemorySourceConfig::try_new_exec(&partitions, schema, None).map_err(of_query)?;
-        drop(partitions);
-        let batches = self.merged(fetched, number).await?;
-        Ok(answer(&request, cut, batches))
-    }
-
-    /// The rows of all partitions in the order of their numbers, which end here.
-    async fn merged(&self, plan: Arc<dyn ExecutionPlan>, number: usize) -> Result<Vec<RecordBatch>> {
-        let schema: SchemaRef = plan.schema();
-        let order = LexOrdering::from([by_number(&schema, number)]);
-        let merged: Arc<dyn ExecutionPlan> = Arc::new(SortPreservingMergeExec::new(order, plan));
-        let context = TaskContext::default().with_runtime(Arc::clone(&self.runtime));
-        let kept: Vec<_> = (0..schema.fields().len()).filter(|place| *place != number).collect();
-        let batches = collect(merged, Arc::new(context)).await.map_err(of_query)?;
-        batches.into_iter().map(|batch| Ok(batch.project(&kept)?)).collect()
+        let work = work_of(store, &request).await?;
+        let (divided, reservation) = divide(&self.runtime, &request.plan, *partitions).await?;
+        cluster.join(work, divided, reservation).await
     }
 }
 
-/// The answer of a join in parts; of what they read, this process knows no more.
-fn answer(request: &JoinRequest, parts: usize, batches: Vec<RecordBatch>) -> Joined {
-    let report = JoinReport { spine_rows: request.plan.spine().rows() as u64, parts: parts as u64, ..JoinReport::default() };
-    Joined { schema: Arc::clone(request.plan.schema()), rows: batches.into(), report }
+/// The next part of a spine, cut off the runtime.
+pub(super) async fn next_part(divided: Divided) -> Result<Next> {
+    Ok(tokio::task::spawn_blocking(move || divided.next()).await.map_err(|_| Error::Closing)??)
 }
 
-/// The same with the spine in memory: it is cut there.
-async fn in_memory(request: JoinRequest) -> Result<JoinRequest> {
-    let plan = tokio::task::spawn_blocking(move || request.plan.in_memory().map(|plan| JoinRequest { plan, ..request }));
-    Ok(plan.await.map_err(|_| Error::Closing)??)
-}
-
-/// The work of a join, and its spine cut by the entities of the view named first.
-async fn divided(store: &Arc<OfflineStore>, request: &JoinRequest, partitions: usize) -> Result<(JoinWork, Parts)> {
+/// What a join does with each part of its spine.
+async fn work_of(store: &Arc<OfflineStore>, request: &JoinRequest) -> Result<JoinWork> {
     let views = store.resolve(&request.commit, &request.plan).await?;
     let location = store.locations().location("");
     let (selection, options, time) = (&request.selection, request.options, request.plan.spine().time_column());
-    let work = JoinWork::new(&request.definitions, selection, options, time, location.trim_end_matches('/'), views)?;
-    let plan = Arc::clone(&request.plan);
-    let parts = tokio::task::spawn_blocking(move || Parts::cut(&plan, partitions)).await.map_err(|_| Error::Closing)??;
-    Ok((work, parts))
+    JoinWork::new(&request.definitions, selection, options, time, location.trim_end_matches('/'), views)
 }

@@ -13,7 +13,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 
 use super::Engine;
 use crate::dataset::statistics::KeyRoom;
-use crate::join::{JoinLimits, JoinPlan, Joined, Reserve, SpillFiles, Spool, SpoolLimits, ViewRows, join_within};
+use crate::join::{Divided, JoinLimits, JoinPlan, Joined, Reserve, SpillFiles, Spool, SpoolLimits, ViewRows, join_within};
 use crate::{Error, Result};
 
 impl Engine {
@@ -85,6 +85,16 @@ pub(super) async fn join_in(runtime: &Arc<RuntimeEnv>, plan: Arc<JoinPlan>, rows
     let mut joined = join_within(plan, rows, &JoinLimits { memory_bytes, part_rows: usize::MAX, spill: files(runtime) }).await?;
     joined.rows = joined.rows.holding(Arc::new(reservation));
     Ok(joined)
+}
+
+/// Divides a join into so many parts, or more where the pool has too little for one; the reservation is for as long as parts are taken.
+///
+/// # Errors
+/// As [`Divided::new`], and as [`join_in`].
+pub(super) async fn divide(runtime: &Arc<RuntimeEnv>, plan: &Arc<JoinPlan>, parts: usize) -> Result<(Divided, MemoryReservation)> {
+    let (reservation, memory_bytes) = reserve(runtime, plan)?;
+    let limits = JoinLimits { memory_bytes, part_rows: usize::MAX, spill: files(runtime) };
+    Ok((Divided::new(Arc::clone(plan), parts, &limits).await?, reservation))
 }
 
 /// Reserves what a join may use beside what its spine has; gives all of it.

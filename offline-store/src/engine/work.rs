@@ -2,8 +2,8 @@
 //! lie.
 //!
 //! A row of the answer depends on its own row of the spine and on the views at the commit, on nothing else. So a spine can be cut at will, and the parts
-//! joined anywhere and again: the answer is the same. A part carries the number of each row in a column of its own, last among the spine's, by which the
-//! parts are merged back into the spine's order.
+//! joined anywhere and again: the answer is the same. A part carries the number of each row in a column of its own, last among the spine's; the answer to a part
+//! is these numbers and the features, by which the parts are put beside the spine's rows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anabranch_core::definition::{Definition, DefinitionKind, Definitions};
 use anabranch_core::selection::Selection;
 use anabranch_core::{ErrorKind, Kinded};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -75,15 +75,21 @@ impl JoinWork {
     }
 
     /// The schema of a part's answer.
-    pub(super) fn schema(&self, spine: &SchemaRef) -> Result<SchemaRef> {
-        Ok(Arc::clone(self.plan(Spooled::of(Arc::clone(spine), Vec::new()))?.schema()))
+    pub(super) fn schema(&self, part: &SchemaRef) -> Result<SchemaRef> {
+        let joined = Arc::clone(self.plan(Spooled::of(Arc::clone(part), Vec::new()))?.schema());
+        Ok(Arc::new(joined.project(&answered(part, &joined))?))
     }
 
-    /// Joins a part.
+    /// Joins a part: its own columns and the features.
     pub(super) async fn join(self: Arc<Self>, runtime: &Arc<RuntimeEnv>, rows: Arc<dyn ViewRows>, part: Spooled) -> Result<Joined> {
         let plan = tokio::task::spawn_blocking(move || self.plan(part)).await.map_err(|_| Error::Closing)??;
         join_in(runtime, Arc::new(plan), rows).await
     }
+}
+
+/// The places of what a part's answer has of all columns: row numbers and features.
+pub(super) fn answered(part: &Schema, joined: &Schema) -> Vec<usize> {
+    (part.fields().len().saturating_sub(1)..joined.fields().len()).collect()
 }
 
 /// The objects at a location.

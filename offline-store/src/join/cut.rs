@@ -52,7 +52,7 @@ pub(super) struct Cut {
 
 /// Gives the rows of a spine that lies on disk, part by part.
 pub(super) struct Cutter {
-    plan: Arc<JoinPlan>,
+    time_column: String,
     /// The columns that are looked at, behind the row numbers.
     schema: SchemaRef,
     rows: Batches,
@@ -75,7 +75,7 @@ impl Cutter {
             let (segments, bytes) = put_aside(&plan, &schema, &bounds, cutting, files, waiting)?;
             (Box::new(segments.into_iter().flat_map(|segment| segment.batches(None))), bytes)
         };
-        Ok((Self { plan, schema, rows, rest: None, row_bytes }, bytes))
+        Ok((Self { time_column: plan.spine.time_column().to_owned(), schema, rows, rest: None, row_bytes }, bytes))
     }
 
     /// What times and keys of a row take, on the average.
@@ -107,7 +107,7 @@ impl Cutter {
         let schema = Arc::new(self.schema.project(&columns)?);
         let numbers = batches.iter().flat_map(|batch| numbers_of(batch).iter().copied()).collect();
         let batches = batches.iter().map(|batch| batch.project(&columns)).collect::<Result<_, _>>()?;
-        Ok(Some(Cut { spine: Spine::new(schema, batches, self.plan.spine.time_column())?, numbers }))
+        Ok(Some(Cut { spine: Spine::new(schema, batches, &self.time_column)?, numbers }))
     }
 }
 

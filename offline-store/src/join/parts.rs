@@ -89,6 +89,11 @@ impl JoinLimits {
     pub fn spine_share(memory_bytes: usize) -> usize {
         memory_bytes.saturating_sub(BYTES_PER_CORE * Cores::count()) / 2
     }
+
+    /// The most rows of one part.
+    pub(super) fn rows_of_part(&self, budget: usize, row_bytes: usize) -> usize {
+        (budget / row_bytes).max(LEAST_ROWS).min(self.part_rows.max(1))
+    }
 }
 
 impl JoinPlan {
@@ -126,8 +131,20 @@ impl JoinPlan {
         all.len().max(1)
     }
 
+    /// What is left for the rows of a part.
+    ///
+    /// # Errors
+    /// [`JoinError::Memory`] where the limit is less than the least.
+    pub(super) fn budget(&self, limits: &JoinLimits) -> Result<usize, JoinError> {
+        let least = self.least_memory_bytes();
+        if limits.memory_bytes < least {
+            return Err(JoinError::Memory { rows: self.spine.rows(), needed: least, limit: limits.memory_bytes });
+        }
+        Ok(limits.memory_bytes - self.fixed_bytes())
+    }
+
     /// What a row of the spine takes while it is joined.
-    fn row_bytes(&self) -> usize {
+    pub(super) fn row_bytes(&self) -> usize {
         let matches = MATCH_BYTES * self.views.len().min(Cores::views_at_once());
         let on_disk = if self.spine.is_on_disk() { ON_DISK_ROW_BYTES } else { 0 };
         (PART_ROW_BYTES + on_disk) * self.timelines() + matches + self.features_bytes()
@@ -140,7 +157,7 @@ impl JoinPlan {
     }
 
     /// The rows of the spine, those of one entity side by side where the first view has any: a cut of this order reads the views' files in turns.
-    pub(crate) fn by_entity(&self) -> Vec<u32> {
+    fn by_entity(&self) -> Vec<u32> {
         let Some(view) = self.views.first() else { return (0..self.spine.rows() as u32).collect() };
         let mut order = view.timeline.rows.all().to_vec();
         let mut keyed = vec![false; self.spine.rows()];
@@ -149,12 +166,11 @@ impl JoinPlan {
         order
     }
 
-    /// The join of some rows of the spine, ascending: their keys and times alone.
-    fn part(&self, rows: &[u32]) -> Result<Self, JoinError> {
+    /// Some rows of the spine, ascending: their keys and times alone.
+    fn part(&self, rows: &[u32]) -> Result<Spine, JoinError> {
         let places = self.joined_columns();
         let schema = Arc::new(self.spine.schema().project(&places)?);
-        let spine = Spine::new(schema, self.spine.taken(&places, rows)?, self.spine.time_column())?;
-        Self::of_views(spine, self.selected.clone(), self.options)
+        Spine::new(schema, self.spine.taken(&places, rows)?, self.spine.time_column())
     }
 }
 
@@ -170,15 +186,28 @@ fn value_bytes(data_type: DataType) -> usize {
 }
 
 /// Gives the parts of a spine, one after the other.
-enum Parts {
+pub(super) enum Parts {
     /// The rows in the order in which they are joined, and how many were.
     InMemory(Arc<JoinPlan>, Vec<u32>, usize),
-    OnDisk(Arc<JoinPlan>, Cutter),
+    OnDisk(Cutter),
 }
 
 impl Parts {
-    /// The join of the next rows, at most so many, and their numbers, ascending; none: there are no more.
-    fn next(&mut self, rows: usize) -> Result<Option<(JoinPlan, Vec<u32>)>, JoinError> {
+    /// The parts of a spine, and how many bytes were written to cut one that lies on disk.
+    ///
+    /// # Errors
+    /// What is wrong with a row of a spine on disk; [`JoinError::Spill`].
+    pub(super) fn of(plan: Arc<JoinPlan>, cutting: Cutting, files: &SpillFiles, waiting: &Waiting) -> Result<(Self, u64), JoinError> {
+        if plan.spine.is_on_disk() {
+            let (cutter, bytes) = Cutter::new(plan, cutting, files, waiting)?;
+            return Ok((Self::OnDisk(cutter), bytes));
+        }
+        let order = plan.by_entity();
+        Ok((Self::InMemory(plan, order, 0), 0))
+    }
+
+    /// The next rows, at most so many; none: there are no more.
+    pub(super) fn next(&mut self, rows: usize) -> Result<Option<Cut>, JoinError> {
         match self {
             Self::InMemory(_, order, done) if *done == order.len() => Ok(None),
             Self::InMemory(plan, order, done) => {
@@ -186,24 +215,30 @@ impl Parts {
                 let mut numbers = order[*done..end].to_vec();
                 *done = end;
                 numbers.sort_unstable();
-                Ok(Some((plan.part(&numbers)?, numbers)))
+                Ok(Some(Cut { spine: plan.part(&numbers)?, numbers }))
             }
-            Self::OnDisk(plan, cutter) => match cutter.next(rows)? {
-                None => Ok(None),
-                Some(Cut { spine, numbers }) => Ok(Some((JoinPlan::of_views(spine, plan.selected.clone(), plan.options)?, numbers))),
-            },
+            Self::OnDisk(cutter) => cutter.next(rows),
         }
     }
-}
 
-impl Parts {
     /// What long keys of a row take beyond what is taken for granted: in the part, as it is put in order, and where they are looked up.
     fn key_bytes(&self) -> usize {
         match self {
             Self::InMemory(..) => 0,
-            Self::OnDisk(_, cutter) => 3 * cutter.row_bytes().saturating_sub(ON_DISK_ROW_BYTES),
+            Self::OnDisk(cutter) => 3 * cutter.row_bytes().saturating_sub(ON_DISK_ROW_BYTES),
         }
     }
+}
+
+/// How a spine on disk is cut into about so many parts, where the rows of one may take `budget` bytes.
+pub(super) fn cutting(parts: usize, budget: usize, limits: &JoinLimits) -> Cutting {
+    let ranges = if parts > 1 { parts.saturating_mul(RANGES_PER_PART) } else { 1 };
+    Cutting { ranges, block_bytes: budget / BLOCK_SHARE, block_rows: limits.part_rows }
+}
+
+/// Rows of a batch that is spilled of one of so many parts.
+pub(super) fn spilled_rows(parts: usize) -> usize {
+    (SPILLED_ROWS / parts.max(1)).max(LEAST_SPILLED_ROWS)
 }
 
 /// Joins part by part; as [`join_within`](super::join_within).
@@ -213,14 +248,10 @@ pub(super) async fn join_parts(
     limits: &JoinLimits,
     cores: &Cores,
 ) -> Result<(JoinedRows, JoinReport), JoinError> {
-    let (total, estimate, least) = (plan.spine.rows(), plan.row_bytes(), plan.least_memory_bytes());
-    if limits.memory_bytes < least {
-        return Err(JoinError::Memory { rows: total, needed: least, limit: limits.memory_bytes });
-    }
-    let budget = limits.memory_bytes - plan.fixed_bytes();
+    let (total, estimate, budget) = (plan.spine.rows(), plan.row_bytes(), plan.budget(limits)?);
     // A merge holds a batch of each part.
     let parts = (total.saturating_mul(estimate)).div_ceil(budget.max(1)).max(total.div_ceil(limits.part_rows.max(1))).max(1);
-    let batch_rows = (SPILLED_ROWS / parts).max(LEAST_SPILLED_ROWS);
+    let batch_rows = spilled_rows(parts);
     let mut report = JoinReport {
         spine_rows: total as u64,
         reserved_bytes: limits.memory_bytes.min(plan.memory_bytes()) as u64,
@@ -228,31 +259,22 @@ pub(super) async fn join_parts(
         ..JoinReport::default()
     };
     let (of, files) = (Arc::clone(&plan), Arc::clone(&limits.spill));
-    let cutting = Cutting {
-        ranges: if parts > 1 { parts.saturating_mul(RANGES_PER_PART) } else { 1 },
-        block_bytes: budget / BLOCK_SHARE,
-        block_rows: limits.part_rows,
-    };
-    let cut = move |waiting: &Waiting| match of.spine.is_on_disk() {
-        true => {
-            let (cutter, bytes) = Cutter::new(Arc::clone(&of), cutting, &files, waiting)?;
-            Ok((Parts::OnDisk(of, cutter), bytes, SpillFile::new(&files)?))
-        }
-        false => {
-            let order = of.by_entity();
-            Ok((Parts::InMemory(of, order, 0), 0, SpillFile::new(&files)?))
-        }
-    };
-    let (cut, bytes, file) = Waiting::run(cut).await?;
+    let cutting = cutting(parts, budget, limits);
+    let cut = move |waiting: &Waiting| Ok((Parts::of(of, cutting, &files, waiting)?, SpillFile::new(&files)?));
+    let ((cut, bytes), file) = Waiting::run(cut).await?;
     report.spilled_bytes += bytes;
     let estimate = estimate + cut.key_bytes();
     // What is cut and written off the runtime, in turn.
     let (cut, file) = (Arc::new(Mutex::new(cut)), Arc::new(Mutex::new(file)));
     let (mut row_bytes, mut segments) = (estimate, Vec::new());
     loop {
-        let size = (budget / row_bytes).max(LEAST_ROWS).min(limits.part_rows.max(1));
-        let of = Arc::clone(&cut);
-        let next = cores.run(move || of.lock().unwrap_or_else(PoisonError::into_inner).next(size)).await??;
+        let size = limits.rows_of_part(budget, row_bytes);
+        let (of, whole) = (Arc::clone(&cut), Arc::clone(&plan));
+        let next = move || match of.lock().unwrap_or_else(PoisonError::into_inner).next(size)? {
+            Some(Cut { spine, numbers }) => JoinPlan::of_views(spine, whole.selected.clone(), whole.options).map(|part| Some((part, numbers))),
+            None => Ok(None),
+        };
+        let next = cores.run(next).await??;
         let Some((part, numbers)) = next else { break };
         let size = numbers.len();
         let mut of_part = JoinReport::default();
@@ -293,7 +315,8 @@ fn write(plan: &JoinPlan, numbers: &[u32], features: &[Gathered], file: &mut Spi
     file.append(&schema, batches)
 }
 
-fn spilled_schema(plan: &JoinPlan) -> SchemaRef {
+/// The columns of a part that was joined.
+pub(super) fn spilled_schema(plan: &JoinPlan) -> SchemaRef {
     let number = Arc::new(Field::new("row", ArrowType::UInt32, false));
     let features = plan.schema.fields().iter().skip(plan.spine.schema().fields().len()).cloned();
     Arc::new(Schema::new([number].into_iter().chain(features).collect::<Vec<_>>()))

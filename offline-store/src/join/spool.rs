@@ -257,6 +257,14 @@ impl Spooled {
         }
     }
 
+    /// Where they lie on disk; none: they lie in memory.
+    pub(super) const fn segment(&self) -> Option<&Segment> {
+        match &self.lies {
+            Lies::InMemory(..) => None,
+            Lies::OnDisk(segment, _) => Some(segment),
+        }
+    }
+
     /// How many bytes they take on disk.
     pub(super) const fn disk_bytes(&self) -> u64 {
         match &self.lies {

@@ -6,12 +6,12 @@ use anabranch_core::definition::{Definition, Definitions, Entity, FeatureView};
 use anabranch_core::selection::Selection;
 use anabranch_core::{ErrorKind, Ids, Kinded, RandomIds, Scalar, Timestamp, Value};
 use anabranch_offline_store::engine::{Engine, EngineKind, EngineOptions, JoinRequest};
-use anabranch_offline_store::join::{JoinOptions, JoinPlan, Knowledge, Spine};
+use anabranch_offline_store::join::{JoinOptions, JoinPlan, Knowledge, Spine, Spool, SpoolLimits};
 use anabranch_offline_store::{Append, Error, TableName, TableRows};
 use anabranch_versioning::CommitId;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use proptest::collection::vec;
@@ -153,6 +153,22 @@ fn spend_view() -> FeatureView {
 type SpineRow = (i64, Option<i64>, bool);
 
 fn spine(rows: &[SpineRow], batch_rows: usize) -> Spine {
+    let (schema, batches) = spine_rows(rows, batch_rows);
+    Spine::new(schema, batches, Spine::DEFAULT_TIME_COLUMN).unwrap()
+}
+
+/// The same on disk.
+fn spooled_spine(rows: &[SpineRow], batch_rows: usize) -> Spine {
+    let (schema, batches) = spine_rows(rows, batch_rows);
+    let limits = SpoolLimits { memory_bytes: 0, total_bytes: u64::MAX, reserve: None, files: Arc::new(tempfile::tempfile) };
+    let mut spool = Spool::new(schema, limits);
+    batches.into_iter().for_each(|batch| spool.push(batch).unwrap());
+    let spine = Spine::spooled(spool.finish().unwrap(), Spine::DEFAULT_TIME_COLUMN).unwrap();
+    assert!(spine.is_on_disk() || rows.is_empty());
+    spine
+}
+
+fn spine_rows(rows: &[SpineRow], batch_rows: usize) -> (SchemaRef, Vec<RecordBatch>) {
     let columns = [("user_id", "i64"), ("region", "string"), ("event_timestamp", "timestamp"), ("__row", "i64")];
     let values = |(n, (time, user, eu)): (usize, &SpineRow)| {
         let region = if *eu { "eu" } else { "us" };
@@ -168,7 +184,7 @@ fn spine(rows: &[SpineRow], batch_rows: usize) -> Spine {
     });
     let whole = RecordBatch::try_new(Arc::clone(&schema), arrays.collect()).unwrap();
     let batches = (0..whole.num_rows()).step_by(batch_rows).map(|at| whole.slice(at, batch_rows.min(whole.num_rows() - at))).collect();
-    Spine::new(schema, batches, Spine::DEFAULT_TIME_COLUMN).unwrap()
+    (schema, batches)
 }
 
 proptest! {
@@ -181,6 +197,7 @@ proptest! {
         partitions in 1_usize..12,
         strict in any::<bool>(),
         any in any::<bool>(),
+        on_disk in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
@@ -198,8 +215,11 @@ proptest! {
             let plan = Arc::new(JoinPlan::new(spine(&rows, batch_rows), &selection, &definitions, options).unwrap());
             let request = JoinRequest { commit, plan, selection, definitions, options };
             let whole = engine.join(EngineKind::DataFusion, &world.store, request.clone()).await.unwrap();
-            let cut = engine.join_partitioned(partitions, &world.store, request).await.unwrap();
+            let spine = if on_disk { spooled_spine(&rows, batch_rows) } else { spine(&rows, batch_rows) };
+            let plan = Arc::new(JoinPlan::new(spine, &request.selection, &request.definitions, options).unwrap());
+            let cut = engine.join_partitioned(partitions, &world.store, JoinRequest { plan, ..request }).await.unwrap();
             assert_eq!(whole.schema, cut.schema);
+            assert_eq!(cut.report.parts as usize, rows.len().div_ceil(rows.len().div_ceil(partitions).max(1)));
             let text = |batches: &[RecordBatch]| concat_batches(&whole.schema, batches).unwrap();
             assert_eq!(text(&whole.rows.collect().unwrap()), text(&cut.rows.collect().unwrap()));
             assert_eq!(text(&cut.rows.collect().unwrap()).num_rows(), rows.len());

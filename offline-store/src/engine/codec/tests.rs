@@ -11,9 +11,9 @@ use crate::entry::Fill;
 use crate::join::{JoinOptions, Knowledge};
 use crate::{ViewFile, ViewFiles};
 
-/// The plan of [`golden_table`], as format 1 has it.
+/// The plan of [`golden_table`], as format 2 has it.
 fn golden() -> [Vec<u8>; 3] {
-    let read = |name| std::fs::read(format!("tests/golden/join_plan_{name}.v1")).unwrap();
+    let read = |name| std::fs::read(format!("tests/golden/join_plan_{name}.v2")).unwrap();
     ["table", "join", "parts"].map(read)
 }
 
@@ -27,7 +27,7 @@ fn definitions() -> Definitions {
 
 fn spine() -> SchemaRef {
     let field = |name: &str, of: &str| Field::new(name, of.parse::<DataType>().unwrap().to_arrow(), true);
-    let number = Field::new("__row", arrow::datatypes::DataType::UInt64, false);
+    let number = Field::new("__row", arrow::datatypes::DataType::UInt32, false);
     Arc::new(Schema::new(vec![field("user_id", "i64"), field("event_timestamp", "timestamp"), field("\u{fc}ber", "list<f32>"), number]))
 }
 
@@ -90,6 +90,8 @@ fn the_bytes_of_a_plan_are_the_golden_ones() {
     let bytes = encoded(golden_table());
     assert!(bytes == golden, "{}", bytes.map(|bytes| bytes.escape_ascii().to_string()).join("\n"));
     let (again, [table, join, parts]) = again(&golden);
+    let columns: Vec<_> = table.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(columns, ["__row", "spend__total", "spend__place", "visits__total"]);
     assert_eq!(again, golden);
     assert_eq!(table, join);
     assert_eq!(table, golden_table().schema());
@@ -147,7 +149,7 @@ fn cut_damaged_or_newer_bytes_are_refused_by_kind() {
         for error in [decoded_table(&bytes).unwrap_err(), decoded_plan(&bytes, &[]).unwrap_err()] {
             let error = of_query(error);
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-            assert!(error.to_string().contains("format 2"), "{error}");
+            assert!(error.to_string().contains("format 3"), "{error}");
         }
     }
     let mut damaged = table;
