@@ -1,17 +1,20 @@
-//! Where connections are served: those of HTTP/1.1 on threads of their own, one for each core, those of HTTP/2 on the runtime of all else.
+//! Where connections are served: each on one of few threads that do nothing else, one of each kind for each core.
 //!
 //! ```text
-//!            accept -> look at the first three bytes -+- "PRI" (HTTP/2: gRPC, Flight) -> the runtime
-//!                                                     +- anything else -> the next lane: a thread with a runtime of its own
-//!                                                          +- a lookup: answered there
-//!                                                          +- all else: done by the runtime, the lane passes it on
+//!            accept -> look at the first three bytes -+- "PRI" (HTTP/2: gRPC, Flight) -> the next lane of those -+- a lookup: answered there
+//!                                                     +- anything else (HTTP/1.1) -----> the next lane of those -+- all else: done by the runtime,
+//!                                                                                                                   the lane passes it on
 //! ```
 //!
-//! A lookup is some microseconds of work between two wake-ups. On a lane it begins and ends on the thread that its connection belongs to: nothing is handed
-//! to another thread, and no merge, join or upload stands before it in a queue. What takes longer than a lookup never runs on a lane.
+//! A lookup is some microseconds of work between two wake-ups. On a lane, a thread with a runtime of its own, it begins and ends on the thread that its
+//! connection belongs to: nothing is handed to another thread, and no merge, join or upload stands before it in a queue. What takes longer than a lookup
+//! never runs on a lane, nor does what makes the body of its answer ([`pump`]): of that a lane only reads and writes the bytes. Streams of HTTP/2 are long
+//! and wide, so those of HTTP/1.1 have lanes of their own.
 //!
-//! **The end.** When the app is closing the port is given back and nothing is accepted any more, connections finish what they have begun, and each lane ends. Dropping the future of
-//! [`serve`] cuts off what is still under way.
+//! **The end.** When the app is closing the port is given back and nothing is accepted any more, connections finish what they have begun, and each lane
+//! ends. Dropping the future of [`serve`] cuts off what is still under way.
+
+mod pump;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -45,6 +48,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Connections that may wait for a lane.
 const QUEUE: usize = 1_024;
 
+/// The lookup of gRPC.
+const LOOKUP: &str = "/anabranch.v1.Online/GetOnlineFeatures";
+
 /// How every HTTP/2 connection begins (RFC 9113, section 3.4); no method of HTTP/1.1 begins so.
 const HTTP2: &[u8; 3] = b"PRI";
 
@@ -59,21 +65,20 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) -> Result<()> {
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();
-    let (mut lanes, mut ends) = (Vec::new(), Vec::new());
+    let (mut lanes, mut ends) = (Lanes::default(), Vec::new());
     for number in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-        let (lane, end) = lane(number, &app, &router, &cut)?;
-        lanes.push(lane);
-        ends.push(end);
+        for (kind, of_kind) in [("lane", &mut lanes.http1), ("lane-h2", &mut lanes.http2)] {
+            let (lane, end) = lane(format!("{kind}-{number}"), &app, &router, &cut)?;
+            of_kind.push(lane);
+            ends.push(end);
+        }
     }
-    let (many, mut incoming) = mpsc::channel(QUEUE);
     let accepting = async {
-        accept(listener, many, lanes, app.closing().clone()).await;
+        accept(listener, lanes, app.closing().clone()).await;
         Ok(())
     };
-    let incoming = poll_fn(move |context| incoming.poll_recv(context).map(|stream| stream.map(Ok)));
-    let of_runtime = on(router, incoming, app.closing());
-    let of_lanes = try_join_all(ends.into_iter().map(|end| async { end.await.unwrap_or(Ok(())) }));
-    tokio::try_join!(accepting, of_runtime, of_lanes).map(|_| ())
+    let ended = try_join_all(ends.into_iter().map(|end| async { end.await.unwrap_or(Ok(())) }));
+    tokio::try_join!(accepting, ended).map(|_| ())
 }
 
 /// Serves what comes in on this runtime.
@@ -89,11 +94,18 @@ where
     server.await.map_err(|error| Error::Io { what: "serving".to_owned(), source: io::Error::other(error) })
 }
 
-/// Where a lane takes connections, and how it ended.
-type Lane = (mpsc::Sender<std::net::TcpStream>, oneshot::Receiver<Result<()>>);
+/// Where a lane takes connections.
+type Lane = mpsc::Sender<std::net::TcpStream>;
 
-/// Starts a lane.
-fn lane(number: usize, app: &Arc<App>, router: &Router, cut: &CancellationToken) -> Result<Lane> {
+/// The lanes of each kind.
+#[derive(Debug, Default)]
+struct Lanes {
+    http1: Vec<Lane>,
+    http2: Vec<Lane>,
+}
+
+/// Starts a lane; gives how it ended, too.
+fn lane(name: String, app: &Arc<App>, router: &Router, cut: &CancellationToken) -> Result<(Lane, oneshot::Receiver<Result<()>>)> {
     let starting = || Error::io("starting a thread that serves");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(starting())?;
     let (lane, mut connections) = mpsc::channel(QUEUE);
@@ -114,13 +126,13 @@ fn lane(number: usize, app: &Arc<App>, router: &Router, cut: &CancellationToken)
         // Nobody waits where all was cut off.
         drop(end.send(served));
     };
-    std::thread::Builder::new().name(format!("lane-{number}")).spawn(work).map_err(starting())?;
+    std::thread::Builder::new().name(name).spawn(work).map_err(starting())?;
     Ok((lane, ended))
 }
 
 /// Accepts connections, and gives each to whoever serves its kind.
-async fn accept(listener: TcpListener, many: mpsc::Sender<TcpStream>, lanes: Vec<mpsc::Sender<std::net::TcpStream>>, closing: CancellationToken) {
-    let lanes: Arc<[_]> = lanes.into();
+async fn accept(listener: TcpListener, lanes: Lanes, closing: CancellationToken) {
+    let lanes = Arc::new(lanes);
     for number in 0_usize.. {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -128,10 +140,10 @@ async fn accept(listener: TcpListener, many: mpsc::Sender<TcpStream>, lanes: Vec
         };
         match accepted {
             Ok((stream, _)) => {
-                let (many, lanes, closing) = (many.clone(), Arc::clone(&lanes), closing.clone());
+                let (lanes, closing) = (Arc::clone(&lanes), closing.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = assign(stream, &many, &lanes[number % lanes.len()]) => {}
+                        () = assign(stream, &lanes, number) => {}
                         () = closing.cancelled() => {}
                     }
                 });
@@ -144,19 +156,16 @@ async fn accept(listener: TcpListener, many: mpsc::Sender<TcpStream>, lanes: Vec
     }
 }
 
-async fn assign(stream: TcpStream, many: &mpsc::Sender<TcpStream>, lane: &mpsc::Sender<std::net::TcpStream>) {
+async fn assign(stream: TcpStream, lanes: &Lanes, number: usize) {
     // Answers are written whole; without it a second one would wait for the acknowledgement of the first.
     drop(stream.set_nodelay(true));
     let http2 = tokio::time::timeout(SILENCE, is_http2(&stream)).await.unwrap_or(Ok(false));
-    match http2 {
-        Ok(true) => drop(many.send(stream).await),
-        Ok(false) => {
-            if let Ok(stream) = stream.into_std() {
-                drop(lane.send(stream).await);
-            }
-        }
-        // It is gone already.
-        Err(_) => {}
+    // Where either fails the connection is gone already.
+    if let Ok(http2) = http2
+        && let Ok(stream) = stream.into_std()
+    {
+        let of_kind = if http2 { &lanes.http2 } else { &lanes.http1 };
+        drop(of_kind[number % of_kind.len()].send(stream).await);
     }
 }
 
@@ -200,16 +209,19 @@ impl Service<Request<tonic::body::Body>> for Front {
             });
         }
         let (mut router, all_else) = (self.router.clone(), self.all_else.clone());
+        if request.uri().path() == LOOKUP {
+            return Box::pin(async move { router.call(request).await });
+        }
         Box::pin(async move { Ok(elsewhere(async move { router.call(request).await }, &all_else).await) })
     }
 }
 
-/// Has another runtime do it; it is given up with this future.
+/// Has another runtime do it, the body of the answer included; it is given up with this future, or with the body.
 async fn elsewhere(answer: impl Future<Output = Result<Response, Infallible>> + Send + 'static, runtime: &Handle) -> Response {
     let mut task = JoinSet::new();
     task.spawn_on(answer, runtime);
     match task.join_next().await {
-        Some(Ok(Ok(response))) => response,
+        Some(Ok(Ok(response))) => response.map(|body| pump::from(body, runtime)),
         // The boundary answers for handlers that panic; a runtime that ends gives tasks up.
         Some(Err(_)) | None => Error::Closing.into_response(),
     }
