@@ -14,8 +14,9 @@ use rand::{Rng as _, SeedableRng as _};
 use super::Asker;
 use crate::report::now;
 
-/// Requests of each connection before time is taken.
+/// Requests of each connection before time is taken, at most, and for how long: a server may hang up on connections that wait for others.
 const WARM_UP: usize = 500;
+const WARM_UP_FOR: Duration = Duration::from_millis(200);
 
 /// Threads of the closed loop.
 const THREADS: usize = 2;
@@ -147,8 +148,12 @@ impl Load<'_> {
         let rng = StdRng::seed_from_u64(self.seed.wrapping_mul(31).wrapping_add(number as u64));
         let (mut asker, mut rng) = ((self.make)()?, rng);
         wake_on_time()?;
-        for _ in 0..WARM_UP.min(2_000 / batch + 1) {
+        let begin = now();
+        for _ in 0..WARM_UP {
             asker.ask(&self.keys(&mut rng, batch))?;
+            if begin.elapsed() > WARM_UP_FOR {
+                break;
+            }
         }
         Ok((asker, rng))
     }
