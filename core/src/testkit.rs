@@ -19,6 +19,7 @@ const USUAL_RANGE: u16 = 32_768;
 ///
 /// # Panics
 /// Where there is none.
+#[expect(clippy::disallowed_methods, reason = "processes that look at one time should not look at the same ports, and which it is changes nothing")]
 pub fn free_port() -> u16 {
     static TOLD: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);

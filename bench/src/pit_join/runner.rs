@@ -157,6 +157,7 @@ impl Starter<'_> {
             tables::prepare(self.files, tables)?;
         }
         cache.bring(&self.files.of(runner)?)?;
+        self.touch_memory()?;
         let mut command = match runner.script() {
             Some(script) => self.peer(script)?,
             None => {
@@ -181,10 +182,22 @@ impl Starter<'_> {
         serde_json::from_slice(&output.stdout).with_context(|| format!("reading what {} printed", runner.name()))
     }
 
-    fn peer(&self, script: &str) -> anyhow::Result<Command> {
+    /// Lets a run find memory that was used a moment ago.
+    fn touch_memory(&self) -> anyhow::Result<()> {
+        let touched = self.script("touch_memory.py")?.status().context("touching memory")?;
+        ensure!(touched.success(), "touching memory failed, {touched}");
+        Ok(())
+    }
+
+    fn script(&self, script: &str) -> anyhow::Result<Command> {
         ensure!(self.python.exists(), "{} is not there: run `scripts/setup bench` first", self.python.display());
         let mut command = Command::new(self.python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script));
+        Ok(command)
+    }
+
+    fn peer(&self, script: &str) -> anyhow::Result<Command> {
+        let mut command = self.script(script)?;
         let size = &self.files.size;
         command.args(["--features", &size.features.to_string(), "--views", &size.views.to_string(), "--values", self.files.values.name()]);
         Ok(command)

@@ -1,0 +1,14 @@
+"""Writes to two gigabytes of memory, in large pages, and frees them.
+
+The host of a virtual machine may take back what the machine does not use. Whoever writes to it first then waits some milliseconds for each megabyte: a run
+of a join would pay for how long ago others used the memory that it is given.
+"""
+
+import mmap
+
+BYTES, PAGE = 2 << 30, 2 << 20
+
+with mmap.mmap(-1, BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    for place in range(0, BYTES, PAGE):
+        memory[place] = 1
