@@ -67,7 +67,7 @@ impl HttpBody for Pumped {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
