@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -65,16 +66,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) -> Result<()> {
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();
-    let (mut lanes, mut ends) = (Lanes::default(), Vec::new());
+    let (mut kinds, mut ends) = (Kinds::default(), Vec::new());
     for number in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-        for (kind, of_kind) in [("lane", &mut lanes.http1), ("lane-h2", &mut lanes.http2)] {
-            let (lane, end) = lane(format!("{kind}-{number}"), &app, &router, &cut)?;
-            of_kind.push(lane);
+        for (name, kind) in [("lane", &mut kinds.http1), ("lane-h2", &mut kinds.http2)] {
+            let (lane, end) = lane(format!("{name}-{number}"), &app, &router, &cut)?;
+            kind.lanes.push(lane);
             ends.push(end);
         }
     }
     let accepting = async {
-        accept(listener, lanes, app.closing().clone()).await;
+        accept(listener, kinds, app.closing().clone()).await;
         Ok(())
     };
     let ended = try_join_all(ends.into_iter().map(|end| async { end.await.unwrap_or(Ok(())) }));
@@ -82,26 +83,37 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) 
 }
 
 /// Serves what comes in on this runtime.
-async fn on<S>(service: S, incoming: impl Stream<Item = io::Result<TcpStream>>, closing: &CancellationToken) -> Result<()>
-where
-    S: Service<Request<tonic::body::Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
-{
+async fn on(front: Front, incoming: impl Stream<Item = io::Result<TcpStream>>, closing: &CancellationToken) -> Result<()> {
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .serve_with_incoming_shutdown(service, incoming, closing.cancelled());
+        .serve_with_incoming_shutdown(front, incoming, closing.cancelled());
     server.await.map_err(|error| Error::Io { what: "serving".to_owned(), source: io::Error::other(error) })
 }
 
 /// Where a lane takes connections.
 type Lane = mpsc::Sender<std::net::TcpStream>;
 
-/// The lanes of each kind.
+/// Lanes of one kind, which take connections in turn.
 #[derive(Debug, Default)]
-struct Lanes {
-    http1: Vec<Lane>,
-    http2: Vec<Lane>,
+struct Kind {
+    lanes: Vec<Lane>,
+    taken: AtomicUsize,
+}
+
+/// The lanes by what their connections speak.
+#[derive(Debug, Default)]
+struct Kinds {
+    http1: Kind,
+    http2: Kind,
+}
+
+impl Kind {
+    /// Where the next connection goes.
+    fn next(&self) -> &Lane {
+        &self.lanes[self.taken.fetch_add(1, Ordering::Relaxed) % self.lanes.len()]
+    }
 }
 
 /// Starts a lane; gives how it ended, too.
@@ -131,19 +143,19 @@ fn lane(name: String, app: &Arc<App>, router: &Router, cut: &CancellationToken) 
 }
 
 /// Accepts connections, and gives each to whoever serves its kind.
-async fn accept(listener: TcpListener, lanes: Lanes, closing: CancellationToken) {
-    let lanes = Arc::new(lanes);
-    for number in 0_usize.. {
+async fn accept(listener: TcpListener, kinds: Kinds, closing: CancellationToken) {
+    let kinds = Arc::new(kinds);
+    loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => return,
         };
         match accepted {
             Ok((stream, _)) => {
-                let (lanes, closing) = (Arc::clone(&lanes), closing.clone());
+                let (kinds, closing) = (Arc::clone(&kinds), closing.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = assign(stream, &lanes, number) => {}
+                        () = assign(stream, &kinds) => {}
                         () = closing.cancelled() => {}
                     }
                 });
@@ -156,7 +168,7 @@ async fn accept(listener: TcpListener, lanes: Lanes, closing: CancellationToken)
     }
 }
 
-async fn assign(stream: TcpStream, lanes: &Lanes, number: usize) {
+async fn assign(stream: TcpStream, kinds: &Kinds) {
     // Answers are written whole; without it a second one would wait for the acknowledgement of the first.
     drop(stream.set_nodelay(true));
     let http2 = tokio::time::timeout(SILENCE, is_http2(&stream)).await.unwrap_or(Ok(false));
@@ -164,8 +176,8 @@ async fn assign(stream: TcpStream, lanes: &Lanes, number: usize) {
     if let Ok(http2) = http2
         && let Ok(stream) = stream.into_std()
     {
-        let of_kind = if http2 { &lanes.http2 } else { &lanes.http1 };
-        drop(of_kind[number % of_kind.len()].send(stream).await);
+        let kind = if http2 { &kinds.http2 } else { &kinds.http1 };
+        drop(kind.next().send(stream).await);
     }
 }
 
