@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use anabranch_core::Ids;
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
 use ballista_core::client::BallistaClient;
 use ballista_core::serde::protobuf::execute_query_params::Query;
@@ -237,7 +237,7 @@ impl Cluster {
 
     /// Puts the parts into the exchange folder, one at a time.
     async fn store(&self, folder: &str, mut divided: Divided) -> Result<(Given, Vec<String>)> {
-        let (objects, mut files) = (open(&self.exchange)?, Vec::new());
+        let (objects, schema, mut files) = (open(&self.exchange)?, Arc::clone(divided.schema()), Vec::new());
         loop {
             let part = match next_part(divided).await? {
                 Next::Part(rest, part) => {
@@ -246,8 +246,8 @@ impl Cluster {
                 }
                 Next::All(given) => return Ok((given, files)),
             };
-            let file = format!("{folder}/{}.arrow", files.len());
-            let bytes = tokio::task::spawn_blocking(move || stream_of(&part)).await.map_err(|_| Error::Closing)??;
+            let (file, schema) = (format!("{folder}/{}.arrow", files.len()), Arc::clone(&schema));
+            let bytes = tokio::task::spawn_blocking(move || stream_of(&schema, &part)).await.map_err(|_| Error::Closing)??;
             objects.put(&Path::from(file.as_str()), bytes.into()).await.map_err(|error| Error::objects("a part of a spine", error))?;
             files.push(file);
         }
@@ -266,12 +266,10 @@ impl Cluster {
     }
 }
 
-/// A part as it is stored; it is never empty.
-fn stream_of(part: &[RecordBatch]) -> Result<Vec<u8>> {
+fn stream_of(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let schema = part.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-    let mut writer = StreamWriter::try_new(&mut bytes, &schema)?;
-    for batch in part {
+    let mut writer = StreamWriter::try_new(&mut bytes, schema)?;
+    for batch in batches {
         writer.write(batch)?;
     }
     writer.finish()?;

@@ -27,7 +27,7 @@ pub(crate) struct Divided {
 
 /// A part of a spine, or that all were given.
 pub(crate) enum Next {
-    /// A part, which is never empty, and what gives the others.
+    /// A part, and what gives the others.
     Part(Divided, Vec<RecordBatch>),
     /// There are no more.
     All(Given),
@@ -57,8 +57,15 @@ impl Divided {
         let schema = Arc::new(Schema::new(wanted.fields().iter().cloned().chain([number]).collect::<Vec<_>>()));
         let (of, files) = (Arc::clone(&plan), Arc::clone(&limits.spill));
         let (parts, cut_bytes) = Waiting::run(move |waiting| Parts::of(of, cutting, &files, waiting)).await?;
+        // Only now it is known how long keys are.
+        let part_rows = part_rows.min(limits.rows_of_part(budget, plan.row_bytes() + parts.key_bytes()));
         let given = Given { plan, schema, parts: 0, cut_bytes, watch, files: Arc::clone(&limits.spill) };
         Ok(Self { parts, part_rows, given })
+    }
+
+    /// The columns of a part.
+    pub(crate) const fn schema(&self) -> &SchemaRef {
+        &self.given.schema
     }
 
     /// The next part, its rows in the order of the spine. Take it where a thread may be held up.

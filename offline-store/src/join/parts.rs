@@ -222,7 +222,7 @@ impl Parts {
     }
 
     /// What long keys of a row take beyond what is taken for granted: in the part, as it is put in order, and where they are looked up.
-    fn key_bytes(&self) -> usize {
+    pub(super) fn key_bytes(&self) -> usize {
         match self {
             Self::InMemory(..) => 0,
             Self::OnDisk(cutter) => 3 * cutter.row_bytes().saturating_sub(ON_DISK_ROW_BYTES),
