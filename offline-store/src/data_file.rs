@@ -10,6 +10,7 @@ mod decompress;
 mod fetch;
 mod footer;
 mod guard;
+mod pack;
 mod pages;
 mod read;
 mod settings;

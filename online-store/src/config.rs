@@ -101,6 +101,13 @@ pub(crate) struct RedisUrlParts {
     pub(crate) database: String,
 }
 
+impl RedisUrlParts {
+    /// The URL of one process.
+    pub(crate) fn of(&self, address: &str) -> String {
+        format!("redis://{}{address}{}", self.user, self.database)
+    }
+}
+
 impl RedisUrl {
     pub(crate) fn parts(&self) -> Result<RedisUrlParts> {
         // The URL is not repeated: it may hold a password.

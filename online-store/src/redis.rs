@@ -35,6 +35,7 @@
 mod claim;
 mod cluster;
 mod keys;
+mod line;
 mod peer;
 
 use std::fmt;
@@ -44,14 +45,17 @@ use ::redis::{Value, cmd};
 use anabranch_core::{Generation, Ids};
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
+use futures::future::join_all;
 use futures::stream::{StreamExt, TryStreamExt, iter};
+use redis_protocol::resp2::types::BytesFrame;
 
 use crate::call::Call;
 use crate::store::check_commit;
 use crate::{Cursor, Error, Incarnation, OnlineStore, Page, ReadGroup, RedisConfig, Result, Write};
 use cluster::{Cluster, Command, Topology};
 use keys::{Keys, Marker, field};
-use peer::{Lane, Peer};
+use line::{Commands, Replies};
+use peer::Peer;
 
 /// Rows, and about how many of their bytes, that go out before an answer is waited for; twice that is under way.
 const CHUNK_ROWS: usize = 2_048;
@@ -72,6 +76,13 @@ impl fmt::Debug for RedisOnlineStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOnlineStore").field("url", &self.config.url).field("prefix", &self.config.prefix).finish_non_exhaustive()
     }
+}
+
+/// Where the rows of one entity stand in an answer: a view's, and so many further than it the next one's.
+struct Place {
+    first: usize,
+    step: usize,
+    count: usize,
 }
 
 /// Where a walk over all entities stands: at a process, the cursor that it gave, and keys that it gave already.
@@ -130,11 +141,54 @@ impl RedisOnlineStore {
             }
             commands.push(Command { slot, command });
         }
-        self.cluster.send(Lane::Writes, commands, &call).await.map(|_| ())
+        self.cluster.send(commands, &call).await.map(|_| ())
     }
 
-    /// Reads rows and, behind them, a marker of every process; `None` where a marker is not the topology's.
-    async fn read_under(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Value>>> {
+    /// Reads rows and, behind them, a marker of every process that has some; `None` where anything is not as the topology says.
+    async fn read_at_once(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Option<Bytes>>>> {
+        let single = topology.peers.len() == 1;
+        let mut asked: Vec<_> = topology.peers.iter().map(|_| (Commands::default(), Vec::new())).collect();
+        let mut rows = vec![None; groups.iter().map(ReadGroup::len).sum()];
+        let mut first = 0;
+        for group in groups.iter().filter(|group| !group.is_empty()) {
+            for (at, key) in group.keys.iter().enumerate() {
+                let name = self.cluster.keys.entity(key);
+                let (commands, places) = &mut asked[if single { 0 } else { topology.peer(topology.slot(&name)) }];
+                commands.begin(2 + group.generations.len());
+                commands.part(b"HMGET");
+                commands.part(&name);
+                group.generations.iter().for_each(|generation| commands.part(&field(*generation)));
+                places.push(Place { first: first + at, step: group.keys.len(), count: group.generations.len() });
+            }
+            first += group.len();
+        }
+        let peers = topology.peers.iter().zip(&topology.markers).zip(asked).filter(|(_, (commands, _))| !commands.is_empty());
+        let replies = join_all(peers.map(|((peer, marker), (commands, places))| async move {
+            let replies = peer.lookups(call).await?.ask(commands, Some(marker.clone()), call).await?;
+            Ok::<_, Error>((replies, places))
+        }));
+        for answered in replies.await {
+            let (Replies { frames, marker }, places) = answered?;
+            if !matches!(marker, Some(BytesFrame::BulkString(marker)) if Marker::parse(&marker)?.incarnation == topology.incarnation) {
+                return Ok(None);
+            }
+            for (frame, Place { first, step, count }) in frames.into_iter().zip(places) {
+                let BytesFrame::Array(found) = frame else { return Ok(None) };
+                if found.len() != count {
+                    return Err(call.failed("it answered another number of rows"));
+                }
+                for (view, row) in found.into_iter().enumerate() {
+                    if let BytesFrame::BulkString(row) = row {
+                        rows[first + view * step] = Some(row);
+                    }
+                }
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    /// The same with every slot followed to where it is now, also while it moves; `None` where a marker is not the topology's.
+    async fn read_under(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Option<Bytes>>>> {
         let mut commands = Vec::with_capacity(groups.iter().map(|group| group.keys.len()).sum::<usize>() + topology.peers.len());
         for group in groups.iter().filter(|group| !group.is_empty()) {
             let fields: Vec<_> = group.generations.iter().map(|generation| field(*generation)).collect();
@@ -155,7 +209,7 @@ impl RedisOnlineStore {
         for slot in &marked {
             commands.push(Command { slot: *slot, command: cmd("GET").arg(self.cluster.keys.marker(*slot)).take() });
         }
-        let mut replies = self.cluster.send(Lane::Lookups, commands, call).await?;
+        let mut replies = self.cluster.send(commands, call).await?;
         let markers = replies.split_off(replies.len() - marked.len());
         for marker in markers {
             let marker = peer::bytes(marker).map(|bytes| Marker::parse(&bytes)).transpose()?;
@@ -163,12 +217,27 @@ impl RedisOnlineStore {
                 return Ok(None);
             }
         }
-        Ok(Some(replies))
+        let mut replies = replies.into_iter();
+        let mut rows = Vec::with_capacity(groups.iter().map(ReadGroup::len).sum());
+        for group in groups.iter().filter(|group| !group.is_empty()) {
+            let start = rows.len();
+            rows.resize(start + group.len(), None);
+            for (at, reply) in replies.by_ref().take(group.keys.len()).enumerate() {
+                let found = reply.into_sequence().unwrap_or_default();
+                if found.len() != group.generations.len() {
+                    return Err(call.failed("it answered another number of rows"));
+                }
+                for (view, row) in found.into_iter().enumerate() {
+                    rows[start + view * group.keys.len() + at] = peer::bytes(row).map(Bytes::from);
+                }
+            }
+        }
+        Ok(Some(rows))
     }
 
     async fn one(&self, key: Vec<u8>, command: ::redis::Cmd, call: &Call) -> Result<Value> {
         let slot = self.cluster.topology(call).await?.slot(&key);
-        let replies = self.cluster.send(Lane::Writes, vec![Command { slot, command }], call).await?;
+        let replies = self.cluster.send(vec![Command { slot, command }], call).await?;
         Ok(replies.into_iter().next().unwrap_or_default())
     }
 
@@ -203,7 +272,7 @@ impl RedisOnlineStore {
     async fn each(&self, keys: &[Vec<u8>], command: impl Fn(&[u8]) -> ::redis::Cmd, call: &Call) -> Result<Vec<Value>> {
         let topology = self.cluster.topology(call).await?;
         let commands = keys.iter().map(|key| Command { slot: topology.slot(key), command: command(key) }).collect();
-        self.cluster.send(Lane::Writes, commands, call).await
+        self.cluster.send(commands, call).await
     }
 }
 
@@ -221,28 +290,20 @@ impl OnlineStore for RedisOnlineStore {
     async fn read(&self, groups: &[ReadGroup<'_>]) -> Result<Vec<Option<Bytes>>> {
         let call = Call::new("read", self.config.lookup_timeout_ms);
         let mut topology = self.cluster.topology(&call).await?;
-        let replies = loop {
+        match self.read_at_once(&topology, groups, &call).await {
+            Ok(Some(rows)) => return Ok(rows),
+            Err(error @ (Error::Timeout { .. } | Error::Corrupt { .. } | Error::NewerFormat { .. })) => return Err(error),
+            Ok(None) | Err(_) => {}
+        }
+        if !topology.peers.iter().all(Peer::is_alive) {
+            topology = self.cluster.doubt(&topology, &call).await?;
+        }
+        loop {
             match self.read_under(&topology, groups, &call).await? {
-                Some(replies) => break replies,
+                Some(rows) => return Ok(rows),
                 None => topology = self.cluster.doubt(&topology, &call).await?,
             }
-        };
-        let mut replies = replies.into_iter();
-        let mut rows = Vec::with_capacity(groups.iter().map(ReadGroup::len).sum());
-        for group in groups.iter().filter(|group| !group.is_empty()) {
-            let start = rows.len();
-            rows.resize(start + group.len(), None);
-            for (at, reply) in replies.by_ref().take(group.keys.len()).enumerate() {
-                let found = reply.into_sequence().unwrap_or_default();
-                if found.len() != group.generations.len() {
-                    return Err(call.failed("it answered another number of rows"));
-                }
-                for (view, row) in found.into_iter().enumerate() {
-                    rows[start + view * group.keys.len() + at] = peer::bytes(row).map(Bytes::from);
-                }
-            }
         }
-        Ok(rows)
     }
 
     async fn sync(&self) -> Result<()> {

@@ -8,7 +8,8 @@
 //! | other integers, times, positions | delta binary packed | keys are sorted, times ascend within an entity |
 //! | other text and bytes | plain | |
 //!
-//! All pages are zstd at level 1: higher ones cost more to write than they save. Statistics by page are kept of keys and times alone, which is where readers
+//! All pages are zstd at level 1: higher ones cost more to write than they save. Columns that are split by byte streams are left as they are for
+//! [`super::pack`], which compresses them. Statistics by page are kept of keys and times alone, which is where readers
 //! prune. `docs/decisions/layout.md` has what was measured.
 
 use std::collections::HashSet;
@@ -45,11 +46,19 @@ const PAGE_ROWS: usize = 128 << 10;
 /// Pages of a wide type may be as long.
 const PAGE_BYTES: usize = 4 << 20;
 
+/// How hard zstd tries.
+pub(super) const ZSTD_LEVEL: i32 = 1;
+
+/// How pages are compressed.
+pub(super) fn compression() -> Compression {
+    Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default())
+}
+
 /// The settings for a file with these columns.
 pub(super) fn properties(fields: &[TableField], columns: &[ArrayRef], sorted_by: &[i32], row_group_rows: usize) -> WriterProperties {
     let ids = sorted_by.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
     let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
+        .set_compression(compression())
         // Row groups are cut by the writer, at most half as large again.
         .set_max_row_group_row_count(Some(row_group_rows.max(1) * 2))
         .set_data_page_row_count_limit(PAGE_ROWS)
@@ -66,6 +75,9 @@ pub(super) fn properties(fields: &[TableField], columns: &[ArrayRef], sorted_by:
         let dictionary = repeats(column, row_group_rows);
         builder = builder.set_column_dictionary_enabled(path.clone(), dictionary);
         if let Some(encoding) = encoding(field.data_type).filter(|_| !dictionary) {
+            if encoding == Encoding::BYTE_STREAM_SPLIT {
+                builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
+            }
             builder = builder.set_column_encoding(path, encoding);
         }
     }

@@ -16,12 +16,12 @@ use bytes::Bytes;
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Literal, Struct, Transform};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::file::metadata::ParquetMetaData;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::settings;
+use super::{pack, settings};
 use crate::data_file::bounds::Metrics;
 use crate::entry::Interval;
 use crate::metadata::{TableState, data_path};
@@ -128,15 +128,9 @@ impl Sorted {
         let spans = spans(&self.fields, &columns);
         let groups = self.row_groups(&columns, range.len(), row_group_rows.max(1));
         let properties = settings::properties(&self.fields, &columns, &self.sorted_by, row_group_rows);
-        let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-        let failed = |error| Error::corrupt("a Parquet file being written", error);
-        let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(failed)?;
-        for group in groups {
-            writer.write(&batch.slice(group.start, group.len())).map_err(failed)?;
-            writer.flush().map_err(failed)?;
-        }
-        let metadata = writer.close().map_err(failed)?;
+        let batch = RecordBatch::try_new(schema, columns)?;
+        let written = pack::write(&batch, groups, &properties);
+        let (bytes, metadata) = written.map_err(|error| Error::corrupt("a Parquet file being written", error))?;
         Ok(Encoded { bytes: bytes.into(), metadata, spans })
     }
 

@@ -27,7 +27,7 @@ use futures::future::join_all;
 
 use super::cluster::{Cluster, Topology};
 use super::keys::{Marker, Root};
-use super::peer::{Lane, Peer, bytes};
+use super::peer::{Peer, bytes};
 use crate::call::Call;
 use crate::{Incarnation, Result};
 
@@ -155,6 +155,6 @@ async fn all(peer: &Peer, pipeline: &Pipeline, call: &Call) -> Result<Vec<::redi
     if pipeline.is_empty() {
         return Ok(Vec::new());
     }
-    let replies = peer.send(Lane::Writes, pipeline, call).await?;
+    let replies = peer.send(pipeline, call).await?;
     replies.into_iter().map(|reply| reply.extract_error().map_err(|error| super::peer::refused(error, call))).collect()
 }

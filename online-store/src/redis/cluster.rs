@@ -12,11 +12,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use ::redis::{Cmd, Pipeline, Value, cmd};
 use anabranch_core::Ids;
+use bytes::Bytes;
 use futures::future::join_all;
 use tokio::sync::Mutex;
 
 use super::keys::{Keys, SLOTS, slot_of};
-use super::peer::{Lane, Peer, bytes, refused, text};
+use super::line::Commands;
+use super::peer::{Peer, bytes, refused, text};
 use crate::call::Call;
 use crate::config::RedisUrlParts;
 use crate::{Error, Incarnation, Result};
@@ -39,6 +41,8 @@ pub(super) struct Topology {
     pub(super) peers: Vec<Peer>,
     /// The peer of each slot; one slot where it is no cluster.
     pub(super) slots: Vec<u16>,
+    /// For each peer the question for the marker of one of its slots, as its lookups carry it.
+    pub(super) markers: Vec<Bytes>,
     pub(super) incarnation: Incarnation,
 }
 
@@ -149,7 +153,12 @@ impl Cluster {
     async fn discover_from(&self, address: &str, before: Option<&Topology>, call: &Call) -> Result<Topology> {
         let old = |address: &str| before.and_then(|before| before.peers.iter().find(|peer| peer.address == address));
         let first = Peer::connect(&self.url, address, old(address), call).await?;
-        let new = |peers, slots| Topology { version: 0, peers, slots, incarnation: Incarnation(0) };
+        let new = |peers: Vec<_>, slots: Vec<u16>| {
+            let slot = |peer| slots.iter().position(|of| usize::from(*of) == peer).unwrap_or_default();
+            let marker = |peer| Commands::command(&[b"GET", &self.keys.marker(slot(peer) as u16)]).into_bytes();
+            let markers = (0..peers.len()).map(marker).collect();
+            Topology { version: 0, peers, slots, markers, incarnation: Incarnation(0) }
+        };
         if !first.identity.cluster {
             if self.url.hosts.len() > 1 {
                 let reason = format!("it names {} hosts, and Redis at {address} is no node of a cluster: name one", self.url.hosts.len());
@@ -168,13 +177,13 @@ impl Cluster {
     }
 
     /// Sends commands to whoever holds their slots; the replies come in the order of the commands.
-    pub(super) async fn send(&self, lane: Lane, commands: Vec<Command>, call: &Call) -> Result<Vec<Value>> {
+    pub(super) async fn send(&self, commands: Vec<Command>, call: &Call) -> Result<Vec<Value>> {
         let mut replies = vec![Value::Nil; commands.len()];
         let mut left: Vec<_> = commands.into_iter().enumerate().collect();
         let mut topology = self.topology(call).await?;
         for round in 1..=ROUNDS {
             let batches = batches(&topology, left);
-            let sent = join_all(batches.iter().map(|batch| topology.peers[batch.peer].send(lane, &batch.pipeline, call))).await;
+            let sent = join_all(batches.iter().map(|batch| topology.peers[batch.peer].send(&batch.pipeline, call))).await;
             let (mut again, mut moved, mut stale) = (Vec::new(), None, false);
             for (batch, sent) in batches.into_iter().zip(sent) {
                 let sent = match sent {
@@ -227,8 +236,8 @@ impl Cluster {
         pipeline.add_command(load()).cmd("ASKING").add_command(command);
         let known = topology.peers.iter().find(|peer| peer.address == address);
         let replies = match known {
-            Some(peer) => peer.send(Lane::Writes, &pipeline, call).await?,
-            None => Peer::connect(&self.url, address, None, call).await?.send(Lane::Writes, &pipeline, call).await?,
+            Some(peer) => peer.send(&pipeline, call).await?,
+            None => Peer::connect(&self.url, address, None, call).await?.send(&pipeline, call).await?,
         };
         let reply = replies.into_iter().next_back().unwrap_or_default();
         reply.extract_error().map_err(|error| refused(error, call))

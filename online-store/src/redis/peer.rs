@@ -14,9 +14,11 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
 use futures::FutureExt as _;
+use redis_protocol::resp2::types::BytesFrame;
 use tokio::runtime::{self, Handle};
 use tokio::sync::OnceCell;
 
+use super::line::{Commands, Line};
 use crate::call::Call;
 use crate::config::RedisUrlParts;
 use crate::{Error, Result};
@@ -25,15 +27,6 @@ use crate::{Error, Result};
 const WRITE_BUFFER: usize = 64 << 10;
 /// Pipelines that may wait for a connection's turn.
 const QUEUE: usize = 1_024;
-
-/// Which of a process' connections.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Lane {
-    /// For lookups.
-    Lookups,
-    /// For all else.
-    Writes,
-}
 
 /// What a process is, as far as it concerns what may be lost with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +51,7 @@ pub(super) struct Peer {
 }
 
 /// The connections for lookups, each with the runtime that drives it.
-type Lookups = HashMap<runtime::Id, Arc<OnceCell<Connection>>>;
+type Lookups = HashMap<runtime::Id, Arc<OnceCell<Line>>>;
 
 #[derive(Clone)]
 struct Connection {
@@ -94,7 +87,7 @@ impl Peer {
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        self.writes.is_alive() && self.opened().values().filter_map(|lookups| lookups.get()).all(Connection::is_alive)
+        self.writes.is_alive() && self.opened().values().filter_map(|lookups| lookups.get()).all(Line::is_alive)
     }
 
     fn opened(&self) -> MutexGuard<'_, Lookups> {
@@ -102,7 +95,7 @@ impl Peer {
     }
 
     /// The connection for this runtime's lookups.
-    async fn lookups(&self, call: &Call) -> Result<Connection> {
+    pub(super) async fn lookups(&self, call: &Call) -> Result<Line> {
         let lookups = Arc::clone(self.opened().entry(Handle::current().id()).or_default());
         if let Some(opened) = lookups.get() {
             return Ok(opened.clone());
@@ -112,12 +105,12 @@ impl Peer {
     }
 
     /// Opens a connection for lookups, to the process that was verified.
-    async fn open_lookups(&self, call: &Call) -> Result<Connection> {
-        let opened = Connection::open(&self.url, &self.address, call).await?;
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.cmd("INFO").arg("server");
-        let info = opened.send(&pipeline, &self.address, call).await?.pop().map(text).unwrap_or_default();
-        if said(&info, "run_id") == self.identity.run {
+    async fn open_lookups(&self, call: &Call) -> Result<Line> {
+        let opened = Line::open(&self.url.of(&self.address), &self.address, call).await?;
+        let replies = opened.ask(Commands::command(&[b"INFO", b"server"]), None, call).await?;
+        if let [BytesFrame::BulkString(info)] = &replies.frames[..]
+            && said(&String::from_utf8_lossy(info), "run_id") == self.identity.run
+        {
             return Ok(opened);
         }
         // The other connections broke as it ended, whether anybody noticed or not.
@@ -126,18 +119,15 @@ impl Peer {
     }
 
     /// Sends commands as one pipeline; the replies come in the order of the commands, refusals among them.
-    pub(super) async fn send(&self, lane: Lane, pipeline: &Pipeline, call: &Call) -> Result<Vec<Value>> {
-        match lane {
-            Lane::Writes => self.writes.send(pipeline, &self.address, call).await,
-            Lane::Lookups => self.lookups(call).await?.send(pipeline, &self.address, call).await,
-        }
+    pub(super) async fn send(&self, pipeline: &Pipeline, call: &Call) -> Result<Vec<Value>> {
+        self.writes.send(pipeline, &self.address, call).await
     }
 
     /// Sends one command; a refusal is an error.
     pub(super) async fn ask(&self, command: Cmd, call: &Call) -> Result<Value> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(command);
-        let reply = self.send(Lane::Writes, &pipeline, call).await?.pop().unwrap_or_default();
+        let reply = self.send(&pipeline, call).await?.pop().unwrap_or_default();
         reply.extract_error().map_err(|error| refused(error, call))
     }
 
@@ -176,7 +166,7 @@ impl Peer {
     async fn syncs_always(&self, call: &Call) -> Result<bool> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("CONFIG").arg("GET").arg("appendfsync").cmd("CONFIG").arg("GET").arg("no-appendfsync-on-rewrite");
-        let replies = self.send(Lane::Writes, &pipeline, call).await?;
+        let replies = self.send(&pipeline, call).await?;
         let values: Vec<_> = replies.into_iter().map(|reply| reply.into_sequence().ok()?.into_iter().nth(1).map(text)).collect();
         Ok(values[0].as_deref() == Some("always") && values[1].as_deref() == Some("no"))
     }
@@ -191,7 +181,7 @@ impl Identity {
 impl Connection {
     async fn open(url: &RedisUrlParts, address: &str, call: &Call) -> Result<Self> {
         let failed = |error: ::redis::RedisError| Error::Storage { doing: "connect to Redis", source: format!("{address}: {error}").into() };
-        let info = format!("redis://{}{address}{}", url.user, url.database).into_connection_info().map_err(failed)?;
+        let info = url.of(address).into_connection_info().map_err(failed)?;
         let client = Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).map_err(failed)?;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let config = config.set_pipeline_buffer_size(QUEUE).set_write_backpressure_boundary(WRITE_BUFFER);
