@@ -4,7 +4,8 @@
 //! ([`keys`] draws the layout). A row is kept by a script that compares it with what its field holds, byte by byte: the conditional write by the total
 //! order is one step of the server, whoever else writes. Nothing is ever given to the server's own expiry: TTL is judged when read.
 //!
-//! [`cluster`] sends commands where their slots are and follows slots that move, [`claim`] finds losses, [`peer`] is one process and its connections.
+//! [`cluster`] sends commands where their slots are and follows slots that move, [`claim`] finds losses, [`peer`] is one process and its connections,
+//! [`line`] one of those for lookups.
 //!
 //! # Durability
 //!
@@ -53,7 +54,7 @@ use crate::call::Call;
 use crate::store::check_commit;
 use crate::{Cursor, Error, Incarnation, OnlineStore, Page, ReadGroup, RedisConfig, Result, Write};
 use cluster::{Cluster, Command, Topology};
-use keys::{Keys, Marker, field};
+use keys::{Keys, field};
 use line::{Commands, Replies};
 use peer::Peer;
 
@@ -78,11 +79,23 @@ impl fmt::Debug for RedisOnlineStore {
     }
 }
 
-/// Where the rows of one entity stand in an answer: a view's, and so many further than it the next one's.
-struct Place {
+/// An entity that is asked for, and where its rows stand in the answer: the first view's, and so many further each of the next.
+struct Asked<'a> {
+    name: Vec<u8>,
+    generations: &'a [Generation],
     first: usize,
     step: usize,
-    count: usize,
+}
+
+impl Asked<'_> {
+    /// Puts what was found where it belongs.
+    fn put(&self, found: impl ExactSizeIterator<Item = Option<Bytes>>, rows: &mut [Option<Bytes>], call: &Call) -> Result<()> {
+        if found.len() != self.generations.len() {
+            return Err(call.failed("it answered another number of rows"));
+        }
+        found.enumerate().for_each(|(view, row)| rows[self.first + view * self.step] = row);
+        Ok(())
+    }
 }
 
 /// Where a walk over all entities stands: at a process, the cursor that it gave, and keys that it gave already.
@@ -144,44 +157,46 @@ impl RedisOnlineStore {
         self.cluster.send(commands, &call).await.map(|_| ())
     }
 
+    /// The entities of groups, in their order.
+    fn asked<'a>(&self, groups: &[ReadGroup<'a>]) -> impl Iterator<Item = Asked<'a>> {
+        let mut rows = 0;
+        groups.iter().filter(|group| !group.is_empty()).flat_map(move |group| {
+            let start = rows;
+            rows += group.len();
+            group.keys.iter().enumerate().map(move |(at, key)| Asked {
+                name: self.cluster.keys.entity(key),
+                generations: group.generations,
+                first: start + at,
+                step: group.keys.len(),
+            })
+        })
+    }
+
     /// Reads rows and, behind them, a marker of every process that has some; `None` where anything is not as the topology says.
     async fn read_at_once(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Option<Bytes>>>> {
-        let single = topology.peers.len() == 1;
-        let mut asked: Vec<_> = topology.peers.iter().map(|_| (Commands::default(), Vec::new())).collect();
-        let mut rows = vec![None; groups.iter().map(ReadGroup::len).sum()];
-        let mut first = 0;
-        for group in groups.iter().filter(|group| !group.is_empty()) {
-            for (at, key) in group.keys.iter().enumerate() {
-                let name = self.cluster.keys.entity(key);
-                let (commands, places) = &mut asked[if single { 0 } else { topology.peer(topology.slot(&name)) }];
-                commands.begin(2 + group.generations.len());
-                commands.part(b"HMGET");
-                commands.part(&name);
-                group.generations.iter().for_each(|generation| commands.part(&field(*generation)));
-                places.push(Place { first: first + at, step: group.keys.len(), count: group.generations.len() });
-            }
-            first += group.len();
+        let mut questions: Vec<_> = topology.peers.iter().map(|_| (Commands::default(), Vec::new())).collect();
+        for asked in self.asked(groups) {
+            let (commands, of_peer) = &mut questions[topology.peer(topology.slot(&asked.name))];
+            commands.begin(2 + asked.generations.len());
+            commands.part(b"HMGET");
+            commands.part(&asked.name);
+            asked.generations.iter().for_each(|generation| commands.part(&field(*generation)));
+            of_peer.push(asked);
         }
-        let peers = topology.peers.iter().zip(&topology.markers).zip(asked).filter(|(_, (commands, _))| !commands.is_empty());
-        let replies = join_all(peers.map(|((peer, marker), (commands, places))| async move {
+        let questions = topology.peers.iter().zip(&topology.markers).zip(questions).filter(|(_, (commands, _))| !commands.is_empty());
+        let replies = join_all(questions.map(|((peer, marker), (commands, of_peer))| async move {
             let replies = peer.lookups(call).await?.ask(commands, Some(marker.clone()), call).await?;
-            Ok::<_, Error>((replies, places))
+            Ok::<_, Error>((replies, of_peer))
         }));
+        let mut rows = vec![None; groups.iter().map(ReadGroup::len).sum()];
         for answered in replies.await {
-            let (Replies { frames, marker }, places) = answered?;
-            if !matches!(marker, Some(BytesFrame::BulkString(marker)) if Marker::parse(&marker)?.incarnation == topology.incarnation) {
+            let (Replies { frames, marker }, of_peer) = answered?;
+            if !topology.is_marked_by(marker.and_then(line::bytes).as_deref())? {
                 return Ok(None);
             }
-            for (frame, Place { first, step, count }) in frames.into_iter().zip(places) {
+            for (frame, asked) in frames.into_iter().zip(of_peer) {
                 let BytesFrame::Array(found) = frame else { return Ok(None) };
-                if found.len() != count {
-                    return Err(call.failed("it answered another number of rows"));
-                }
-                for (view, row) in found.into_iter().enumerate() {
-                    if let BytesFrame::BulkString(row) = row {
-                        rows[first + view * step] = Some(row);
-                    }
-                }
+                asked.put(found.into_iter().map(line::bytes), &mut rows, call)?;
             }
         }
         Ok(Some(rows))
@@ -189,48 +204,32 @@ impl RedisOnlineStore {
 
     /// The same with every slot followed to where it is now, also while it moves; `None` where a marker is not the topology's.
     async fn read_under(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Option<Bytes>>>> {
-        let mut commands = Vec::with_capacity(groups.iter().map(|group| group.keys.len()).sum::<usize>() + topology.peers.len());
-        for group in groups.iter().filter(|group| !group.is_empty()) {
-            let fields: Vec<_> = group.generations.iter().map(|generation| field(*generation)).collect();
-            for key in group.keys {
-                let name = self.cluster.keys.entity(key);
-                let slot = topology.slot(&name);
-                let mut command = cmd("HMGET");
-                command.arg(name);
-                for field in &fields {
-                    command.arg(field);
-                }
-                commands.push(Command { slot, command });
+        let asked: Vec<_> = self.asked(groups).collect();
+        let mut commands = Vec::with_capacity(asked.len() + topology.peers.len());
+        for Asked { name, generations, .. } in &asked {
+            let mut command = cmd("HMGET");
+            command.arg(name);
+            for generation in *generations {
+                command.arg(&field(*generation));
             }
+            commands.push(Command { slot: topology.slot(name), command });
         }
-        let mut asked = vec![false; topology.peers.len()];
+        let mut seen = vec![false; topology.peers.len()];
         let marked: Vec<u16> =
-            commands.iter().map(|command| command.slot).filter(|slot| !std::mem::replace(&mut asked[topology.peer(*slot)], true)).collect();
+            commands.iter().map(|command| command.slot).filter(|slot| !std::mem::replace(&mut seen[topology.peer(*slot)], true)).collect();
         for slot in &marked {
             commands.push(Command { slot: *slot, command: cmd("GET").arg(self.cluster.keys.marker(*slot)).take() });
         }
         let mut replies = self.cluster.send(commands, call).await?;
-        let markers = replies.split_off(replies.len() - marked.len());
-        for marker in markers {
-            let marker = peer::bytes(marker).map(|bytes| Marker::parse(&bytes)).transpose()?;
-            if marker.is_none_or(|marker| marker.incarnation != topology.incarnation) {
+        for marker in replies.split_off(asked.len()) {
+            if !topology.is_marked_by(peer::bytes(marker).as_deref())? {
                 return Ok(None);
             }
         }
-        let mut replies = replies.into_iter();
-        let mut rows = Vec::with_capacity(groups.iter().map(ReadGroup::len).sum());
-        for group in groups.iter().filter(|group| !group.is_empty()) {
-            let start = rows.len();
-            rows.resize(start + group.len(), None);
-            for (at, reply) in replies.by_ref().take(group.keys.len()).enumerate() {
-                let found = reply.into_sequence().unwrap_or_default();
-                if found.len() != group.generations.len() {
-                    return Err(call.failed("it answered another number of rows"));
-                }
-                for (view, row) in found.into_iter().enumerate() {
-                    rows[start + view * group.keys.len() + at] = peer::bytes(row).map(Bytes::from);
-                }
-            }
+        let mut rows = vec![None; groups.iter().map(ReadGroup::len).sum()];
+        for (reply, asked) in replies.into_iter().zip(asked) {
+            let found = reply.into_sequence().unwrap_or_default();
+            asked.put(found.into_iter().map(|row| peer::bytes(row).map(Bytes::from)), &mut rows, call)?;
         }
         Ok(Some(rows))
     }

@@ -97,7 +97,7 @@ async fn on_http2(front: Front, incoming: impl Stream<Item = io::Result<TcpStrea
     server.await.map_err(|error| Error::Io { what: "serving".to_owned(), source: io::Error::other(error) })
 }
 
-/// Serves connections of HTTP/1.1 on this runtime. What tonic puts around them is for calls of gRPC, and would cost a lookup a tenth of its time.
+/// Serves connections of HTTP/1.1 on this runtime. What tonic puts around them is for calls of gRPC, and a lookup would pay for it.
 async fn on_http1(front: Front, incoming: impl Stream<Item = io::Result<TcpStream>>, closing: &CancellationToken) -> Result<()> {
     let (mut incoming, mut connections) = (pin!(incoming.take_until(closing.cancelled())), JoinSet::new());
     loop {

@@ -16,7 +16,7 @@ use parquet::basic::Compression;
 use parquet::column::page::{CompressedPage, Page, PageReader as _, PageWriter as _};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::serialized_reader::SerializedPageReader;
@@ -89,23 +89,22 @@ impl Packer {
         let mut pages = SerializedPageReader::new(Arc::new(file.clone()), &close.metadata, rows, None)?;
         let mut packed = TrackedWrite::new(Vec::new());
         let mut writer = SerializedPageWriter::new(&mut packed);
-        let (mut compressed, mut whole, mut places) = (0, 0, Vec::new());
+        let (mut whole, mut places) = (0, Vec::new());
         while let Some(page) = pages.get_next_page()? {
             let spec = writer.write_page(self.page(page)?)?;
-            compressed += spec.compressed_size;
             whole += spec.uncompressed_size;
             places.push((spec.offset as i64, spec.compressed_size as i32));
         }
+        let packed = Bytes::from(packed.into_inner()?);
         if let Some(index) = &mut close.offset_index {
             for (location, (offset, bytes)) in index.page_locations.iter_mut().zip(&places) {
                 (location.offset, location.compressed_page_size) = (*offset, *bytes);
             }
         }
-        let chunk: ColumnChunkMetaData = close.metadata.clone();
-        let chunk = chunk.into_builder().set_compression(settings::compression()).set_data_page_offset(0);
-        close.metadata = chunk.set_total_compressed_size(compressed as i64).set_total_uncompressed_size(whole as i64).build()?;
-        close.bytes_written = compressed as u64;
-        Ok(packed.into_inner()?.into())
+        let chunk = close.metadata.clone().into_builder().set_compression(settings::compression()).set_data_page_offset(0);
+        close.metadata = chunk.set_total_compressed_size(packed.len() as i64).set_total_uncompressed_size(whole as i64).build()?;
+        close.bytes_written = packed.len() as u64;
+        Ok(packed)
     }
 
     fn page(&mut self, page: Page) -> Result<CompressedPage> {

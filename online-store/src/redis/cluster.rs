@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tokio::sync::Mutex;
 
-use super::keys::{Keys, SLOTS, slot_of};
+use super::keys::{Keys, Marker, SLOTS, slot_of};
 use super::line::Commands;
 use super::peer::{Peer, bytes, refused, text};
 use crate::call::Call;
@@ -54,6 +54,14 @@ impl Topology {
 
     pub(super) fn peer(&self, slot: u16) -> usize {
         usize::from(self.slots[usize::from(slot)])
+    }
+
+    /// Whether what was found in a marker's place is a marker of what this topology was verified to hold.
+    ///
+    /// # Errors
+    /// Where it is no marker, or one of a newer format.
+    pub(super) fn is_marked_by(&self, marker: Option<&[u8]>) -> Result<bool> {
+        Ok(marker.map(Marker::parse).transpose()?.is_some_and(|marker| marker.incarnation == self.incarnation))
     }
 
     /// Sends one command without a second try.

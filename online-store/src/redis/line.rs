@@ -214,6 +214,14 @@ impl Flush {
     }
 }
 
+/// A reply's bytes; `None` where there are none.
+pub(super) fn bytes(frame: BytesFrame) -> Option<Bytes> {
+    match frame {
+        BytesFrame::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
 /// Writes what is asked and reads what comes back, until nobody can ask any more.
 async fn drive(mut stream: TcpStream, queue: &mut mpsc::Receiver<Request>, under_way: &mut VecDeque<Flush>) -> io::Result<()> {
     let (mut from, mut to) = stream.split();

@@ -14,11 +14,10 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
 use futures::FutureExt as _;
-use redis_protocol::resp2::types::BytesFrame;
 use tokio::runtime::{self, Handle};
 use tokio::sync::OnceCell;
 
-use super::line::{Commands, Line};
+use super::line::{self, Commands, Line};
 use crate::call::Call;
 use crate::config::RedisUrlParts;
 use crate::{Error, Result};
@@ -107,10 +106,8 @@ impl Peer {
     /// Opens a connection for lookups, to the process that was verified.
     async fn open_lookups(&self, call: &Call) -> Result<Line> {
         let opened = Line::open(&self.url.of(&self.address), &self.address, call).await?;
-        let replies = opened.ask(Commands::command(&[b"INFO", b"server"]), None, call).await?;
-        if let [BytesFrame::BulkString(info)] = &replies.frames[..]
-            && said(&String::from_utf8_lossy(info), "run_id") == self.identity.run
-        {
+        let info = opened.ask(Commands::command(&[b"INFO", b"server"]), None, call).await?.frames.pop().and_then(line::bytes).unwrap_or_default();
+        if said(&String::from_utf8_lossy(&info), "run_id") == self.identity.run {
             return Ok(opened);
         }
         // The other connections broke as it ended, whether anybody noticed or not.

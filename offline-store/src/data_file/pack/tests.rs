@@ -5,7 +5,7 @@ use arrow::array::{Array as _, ArrayRef, Float32Array, Float64Array, Int64Array,
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType as ArrowType, Field, Float32Type, Schema};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 
 use super::*;
 use crate::schema::TableField;
@@ -54,7 +54,7 @@ fn rows(count: usize) -> (Vec<TableField>, RecordBatch) {
     (fields, batch)
 }
 
-/// Two row groups of several pages.
+/// The rows in row groups of so many.
 fn written(fields: &[TableField], batch: &RecordBatch, group: usize) -> (Bytes, ParquetMetaData) {
     let properties = settings::properties(fields, batch.columns(), &[0], group);
     let groups = (0..batch.num_rows()).step_by(group).map(|start| start..batch.num_rows().min(start + group)).collect();
