@@ -1,11 +1,11 @@
 //! `online-size`: what an entity takes online, by the shape of its rows, the number of views and the store.
 //!
 //! Rows are written as they are served, without a server: packed rows of random values, which nothing compresses, under keys of one integer. Of each shape
-//! it tells how long the packed row is, and then what all entities take less what none takes (or half of them), divided by their number:
+//! it tells how long the packed row is, and then what all entities take less what none takes (or some of them), divided by their number:
 //!
 //! | store | memory | disk |
 //! | -- | -- | -- |
-//! | embedded | resident set of a process of its own that reads every row once, so that all are in memory: what the second half of them adds | its folder, closed, without the journal, whose size is bounded by a setting |
+//! | embedded | resident set of a process of its own that reads every row once, so that all are in memory: what all but the first sixteenth of them add | its folder, closed, without the journal, whose size is bounded by a setting |
 //! | Redis | `used_memory` | the snapshot that it saves, which an append-only file begins with, too |
 //! | Cassandra | – | its tables once they are written out, one replica |
 
@@ -34,6 +34,8 @@ use crate::report::{Report, START_US, say};
 
 /// Rows written and read at once.
 const ROWS: i64 = 4_096;
+/// One of so many entities is read before memory is looked at.
+const READ_FIRST: i64 = 16;
 /// Features of a row that are numbers or texts.
 const FEATURES: usize = 10;
 /// Bytes of a text.
@@ -132,12 +134,12 @@ pub(crate) fn read_all(options: &ReadOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let grown = runtime.block_on(async {
         let store = EmbeddedOnlineStore::open(&options.folder, &embedded_config(), &RandomIds::seeded(1)).await?;
-        // What reading itself takes, whatever the number of rows, is there after half of them.
-        let half = options.entities / 2;
-        read_in_parts(&store, 0..half, options.views).await?;
+        // What reading itself takes, whatever the number of rows, is there after some of them.
+        let some = options.entities / READ_FIRST;
+        read_in_parts(&store, 0..some, options.views).await?;
         let before = resident_bytes()?;
-        read_in_parts(&store, half..options.entities, options.views).await?;
-        Ok::<_, anyhow::Error>((resident_bytes()? - before) / (options.entities - half) as f64)
+        read_in_parts(&store, some..options.entities, options.views).await?;
+        Ok::<_, anyhow::Error>((resident_bytes()? - before) / (options.entities - some) as f64)
     })?;
     writeln!(std::io::stdout(), "{grown}")?;
     Ok(())

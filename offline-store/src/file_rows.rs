@@ -158,7 +158,7 @@ async fn open(objects: &Arc<dyn ObjectStore>, footers: &Footers, scan: &ViewScan
             if group.rows() > 0 && may_hold_key(&read, &group, scan.hint.keys.as_deref()) {
                 let (min_event_time, max_event_time) = read.event_times_of(&group);
                 let tombstones = read.columns.iter().position(|wanted| wanted.column.name == reserved::TOMBSTONE);
-                let tombstones = tombstones.is_some_and(|place| !read.all_null(&group, place));
+                let tombstones = tombstones.is_some_and(|place| read.may_be_true(&group, place));
                 let info = ChunkInfo { rows: group.rows(), file: number as u32, sorted, min_event_time, max_event_time, tombstones };
                 found.chunks.push(Arc::new(FileChunk { objects: Arc::clone(objects), read: Arc::clone(&read), group, info }));
             }

@@ -98,6 +98,15 @@ impl Asked<'_> {
     }
 }
 
+/// What came of asking all processes at once.
+enum AtOnce {
+    Rows(Vec<Option<Bytes>>),
+    /// Something is not as the topology says.
+    Differs,
+    /// The slot of a marker is another's, whose place only the next topology has.
+    Moved,
+}
+
 /// Where a walk over all entities stands: at a process, the cursor that it gave, and keys that it gave already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Walk {
@@ -172,8 +181,8 @@ impl RedisOnlineStore {
         })
     }
 
-    /// Reads rows and, behind them, a marker of every process that has some; `None` where anything is not as the topology says.
-    async fn read_at_once(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<Option<Vec<Option<Bytes>>>> {
+    /// Reads rows and, behind them, a marker of every process that has some.
+    async fn read_at_once(&self, topology: &Topology, groups: &[ReadGroup<'_>], call: &Call) -> Result<AtOnce> {
         let mut questions: Vec<_> = topology.peers.iter().map(|_| (Commands::default(), Vec::new())).collect();
         for asked in self.asked(groups) {
             let (commands, of_peer) = &mut questions[topology.peer(topology.slot(&asked.name))];
@@ -191,15 +200,18 @@ impl RedisOnlineStore {
         let mut rows = vec![None; groups.iter().map(ReadGroup::len).sum()];
         for answered in replies.await {
             let (Replies { frames, marker }, of_peer) = answered?;
+            if matches!(&marker, Some(BytesFrame::Error(refusal)) if refusal.starts_with("MOVED ")) {
+                return Ok(AtOnce::Moved);
+            }
             if !topology.is_marked_by(marker.and_then(line::bytes).as_deref())? {
-                return Ok(None);
+                return Ok(AtOnce::Differs);
             }
             for (frame, asked) in frames.into_iter().zip(of_peer) {
-                let BytesFrame::Array(found) = frame else { return Ok(None) };
+                let BytesFrame::Array(found) = frame else { return Ok(AtOnce::Differs) };
                 asked.put(found.into_iter().map(line::bytes), &mut rows, call)?;
             }
         }
-        Ok(Some(rows))
+        Ok(AtOnce::Rows(rows))
     }
 
     /// The same with every slot followed to where it is now, also while it moves; `None` where a marker is not the topology's.
@@ -232,6 +244,19 @@ impl RedisOnlineStore {
             asked.put(found.into_iter().map(|row| peer::bytes(row).map(Bytes::from)), &mut rows, call)?;
         }
         Ok(Some(rows))
+    }
+
+    /// Reads where the topology did not hold; `moved`: what showed it will not hold until there is another.
+    async fn read_anew(&self, mut topology: Arc<Topology>, moved: bool, groups: &[ReadGroup<'_>], call: &Call) -> Result<Vec<Option<Bytes>>> {
+        if moved || !topology.peers.iter().all(Peer::is_alive) {
+            topology = self.cluster.doubt(&topology, call).await?;
+        }
+        loop {
+            match self.read_under(&topology, groups, call).await? {
+                Some(rows) => return Ok(rows),
+                None => topology = self.cluster.doubt(&topology, call).await?,
+            }
+        }
     }
 
     async fn one(&self, key: Vec<u8>, command: ::redis::Cmd, call: &Call) -> Result<Value> {
@@ -288,21 +313,15 @@ impl OnlineStore for RedisOnlineStore {
 
     async fn read(&self, groups: &[ReadGroup<'_>]) -> Result<Vec<Option<Bytes>>> {
         let call = Call::new("read", self.config.lookup_timeout_ms);
-        let mut topology = self.cluster.topology(&call).await?;
-        match self.read_at_once(&topology, groups, &call).await {
-            Ok(Some(rows)) => return Ok(rows),
+        let topology = self.cluster.topology(&call).await?;
+        let moved = match self.read_at_once(&topology, groups, &call).await {
+            Ok(AtOnce::Rows(rows)) => return Ok(rows),
             Err(error @ (Error::Timeout { .. } | Error::Corrupt { .. } | Error::NewerFormat { .. })) => return Err(error),
-            Ok(None) | Err(_) => {}
-        }
-        if !topology.peers.iter().all(Peer::is_alive) {
-            topology = self.cluster.doubt(&topology, &call).await?;
-        }
-        loop {
-            match self.read_under(&topology, groups, &call).await? {
-                Some(rows) => return Ok(rows),
-                None => topology = self.cluster.doubt(&topology, &call).await?,
-            }
-        }
+            Ok(AtOnce::Moved) => true,
+            Ok(AtOnce::Differs) | Err(_) => false,
+        };
+        // Seldom: most lookups need no room for it.
+        Box::pin(self.read_anew(topology, moved, groups, &call)).await
     }
 
     async fn sync(&self) -> Result<()> {

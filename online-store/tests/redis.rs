@@ -247,6 +247,28 @@ async fn slots_that_move_while_rows_are_written_and_read_lose_none() {
 }
 
 #[tokio::test]
+async fn lookups_cost_one_question_again_once_the_slot_of_their_marker_has_moved() {
+    let cluster = TestCluster::start(DURABLE);
+    let store = open(&cluster.config()).await;
+    store.write(&rows(300, 1)).await.unwrap();
+    let questions = || -> u64 {
+        let stats = cluster.nodes[0].ask(&["INFO", "commandstats"]);
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hmget:calls=")?.split(',').next()?.parse().ok());
+        calls.unwrap_or_default()
+    };
+    cluster.move_slots(0, 1, 1);
+    let mut asked = Vec::new();
+    for i in 0..300 {
+        let before = questions();
+        assert!(store.get(G, &entity(i)).await.unwrap().is_some());
+        asked.push(questions() - before);
+    }
+    // The first lookup there finds out; entities of other nodes cost this one nothing.
+    asked.retain(|questions| *questions > 0);
+    assert!(asked.len() > 50 && asked[1..].iter().all(|questions| *questions == 1), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_redis_that_does_not_answer_is_an_error_in_time_and_is_used_again_when_it_does() {
     let server = TestRedis::start(DURABLE);
     let store = open(&RedisConfig { lookup_timeout_ms: 200, timeout_ms: 400, ..server.config() }).await;

@@ -148,7 +148,7 @@ impl Pages {
             }
             let length = usize::try_from(u32::from_le_bytes(*page.first_chunk::<4>()?)).ok()?;
             let end = length.checked_add(4).filter(|end| *end <= page.len())?;
-            Some((Some(self.presence(page.slice(4..end), rows)?), page.slice(end..)))
+            Some((self.presence(page.slice(4..end), rows)?, page.slice(end..)))
         };
         Ok(parts().and_then(|(presence, values)| self.stored(rows, encoding, presence, values)))
     }
@@ -161,12 +161,10 @@ impl Pages {
         let (rows, nulls, before) = (num_values as usize, num_nulls as usize, rep_levels_byte_len as usize);
         let Some(end) = before.checked_add(def_levels_byte_len as usize).filter(|end| *end <= buf.len()) else { return Ok(None) };
         let presence = match self.has_levels && nulls > 0 {
-            true => match self.presence(buf.slice(before..end), rows) {
-                None => return Ok(None),
-                some => some,
-            },
-            false => None,
+            true => self.presence(buf.slice(before..end), rows),
+            false => Some(None),
         };
+        let Some(presence) = presence else { return Ok(None) };
         let present = presence.as_ref().map_or(rows, Presence::count);
         if present.checked_add(nulls) != Some(rows) {
             return Ok(None);
@@ -182,16 +180,19 @@ impl Pages {
         }
     }
 
-    /// Which rows of a page have a value.
-    fn presence(&self, levels: Bytes, rows: usize) -> Option<Presence> {
-        (rows <= self.rows_left).then(|| Presence::of(&Hybrid::parse(levels, 1, rows)?)).flatten()
+    /// Which rows of a page have a value, where not all have one.
+    fn presence(&self, levels: Bytes, rows: usize) -> Option<Option<Presence>> {
+        if rows > self.rows_left {
+            return None;
+        }
+        let levels = Hybrid::parse(levels, 1, rows)?;
+        if levels.is_all(1) { Some(None) } else { Presence::of(&levels).map(|presence| Some(presence).filter(|presence| presence.count() < rows)) }
     }
 
     fn stored(&self, rows: usize, encoding: Encoding, presence: Option<Presence>, values: Bytes) -> Option<StoredPage> {
         if rows > self.rows_left {
             return None;
         }
-        let presence = presence.filter(|presence| presence.count() < rows);
         let count = presence.as_ref().map_or(rows, Presence::count);
         let is_whole = count.checked_mul(self.width) == Some(values.len());
         let values = match encoding {

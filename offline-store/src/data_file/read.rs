@@ -114,15 +114,24 @@ impl FileRead {
         let leaf = self.leaf(schema, place)?;
         let is_time = self.columns[place].column.data_type == DataType::Scalar(Scalar::Timestamp);
         let micros = matches!(schema.column(leaf).logical_type_ref(), Some(LogicalType::Timestamp { unit: TimeUnit::MICROS, .. }));
-        // Old writers compared text as signed bytes and did not say so.
-        let statistics = group.metadata().column(leaf).statistics().filter(|statistics| !statistics.is_min_max_deprecated());
+        // Old writers compared text as signed bytes and did not say so. Where there are no bounds at all, the library takes them for old as well.
+        let lawful = |statistics: &&Statistics| {
+            !statistics.is_min_max_deprecated() || statistics.min_bytes_opt().is_none() && statistics.max_bytes_opt().is_none()
+        };
+        let statistics = group.metadata().column(leaf).statistics().filter(lawful);
         if is_time && !micros { None } else { statistics }
     }
 
-    /// Whether a wanted column is not in the file, or null in all of a row group.
-    pub(crate) fn all_null(&self, group: &Group, place: usize) -> bool {
-        self.root(group.footer.arrow.parquet_schema(), place).is_none()
-            || self.statistics(group, place).and_then(Statistics::null_count_opt) == u64::try_from(group.rows()).ok()
+    /// Whether a row group may hold `true` in a wanted column, as far as it says.
+    pub(crate) fn may_be_true(&self, group: &Group, place: usize) -> bool {
+        if self.root(group.footer.arrow.parquet_schema(), place).is_none() {
+            return false;
+        }
+        let statistics = self.statistics(group, place);
+        match statistics {
+            Some(Statistics::Boolean(values)) if values.max_opt() == Some(&false) => false,
+            _ => statistics.and_then(Statistics::null_count_opt) != u64::try_from(group.rows()).ok(),
+        }
     }
 
     /// How many bytes some of the wanted columns take as they are stored.

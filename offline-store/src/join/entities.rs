@@ -38,8 +38,8 @@ const TABLE_SPREAD: usize = 16;
 const TABLE_SPARE: usize = 1 << 16;
 
 impl Integers {
-    /// Looks at all keys of the spine before the first is numbered.
-    fn spread(&mut self, keys: usize, range: Option<(i64, i64)>) {
+    /// Whether a table will do, which is made then.
+    fn spread(&mut self, keys: usize, range: Option<(i64, i64)>) -> bool {
         if let Some((first, last)) = range
             && let Some(places) = last.checked_sub(first).and_then(|span| usize::try_from(span).ok())
             && places < keys.saturating_mul(TABLE_SPREAD).saturating_add(TABLE_SPARE)
@@ -47,6 +47,7 @@ impl Integers {
             self.first = first;
             self.table = vec![NONE; places + 1];
         }
+        !self.table.is_empty()
     }
 
     fn place(&self, key: i64) -> Option<usize> {
@@ -60,15 +61,22 @@ impl Integers {
         }
     }
 
-    fn assign(&mut self, key: i64, next: u32) -> u32 {
-        match self.place(key) {
-            Some(place) if self.table[place] == NONE => {
-                self.table[place] = next;
-                next
-            }
-            Some(place) => self.table[place],
-            None => *self.numbers.entry(key).or_insert(next),
+    /// Puts a key of the spine down in the table, for [`Integers::number`] to number it.
+    fn mark(&mut self, key: i64) -> u32 {
+        if let Some(place) = self.place(key) {
+            self.table[place] = 0;
         }
+        0
+    }
+
+    /// Numbers the table's keys in their order; gives how many there are.
+    fn number(&mut self) -> usize {
+        let mut next = 0;
+        for id in self.table.iter_mut().filter(|id| **id != NONE) {
+            *id = next;
+            next += 1;
+        }
+        next as usize
     }
 }
 
@@ -86,15 +94,24 @@ impl EntityIndex {
     pub(super) fn of(keys: &[Vec<(Scalar, ArrayRef)>], rows: &[usize]) -> Result<(Self, Vec<u32>, usize), Error> {
         let mut index = Self::default();
         let total = rows.iter().sum();
-        index.integers.spread(total, integer_range(keys));
         let mut ids = Vec::with_capacity(total);
+        if index.integers.spread(total, integer_range(keys)) {
+            for (key, rows) in keys.iter().zip(rows) {
+                map_keys(key, *rows, |key| index.integers.mark(key), |_| NONE, |_| {})?;
+            }
+            let entities = index.integers.number();
+            for (key, rows) in keys.iter().zip(rows) {
+                map_keys(key, *rows, |key| index.integers.find(key), |_| NONE, |id| ids.push(id))?;
+            }
+            return Ok((index, ids, entities));
+        }
         // Fewer than 2^32 - 1 keys: each is of a row of a spine.
         let mut entities = 0_u32;
         for (key, rows) in keys.iter().zip(rows) {
-            let (integers, texts) = (&mut index.integers, &mut index.texts);
+            let (numbers, texts) = (&mut index.integers.numbers, &mut index.texts);
             let assigned = std::cell::Cell::new(entities);
             let integer = |key: i64| {
-                let id = integers.assign(key, assigned.get());
+                let id = *numbers.entry(key).or_insert(assigned.get());
                 assigned.set(assigned.get() + u32::from(id == assigned.get()));
                 id
             };
@@ -126,7 +143,6 @@ impl EntityIndex {
             *id = next;
             next += 1;
         };
-        self.integers.table.iter_mut().filter(|id| **id != NONE).for_each(&mut renumber);
         let mut numbers: Vec<_> = self.integers.numbers.iter_mut().collect();
         numbers.sort_unstable_by_key(|(key, _)| **key);
         numbers.into_iter().for_each(|(_, id)| renumber(id));
@@ -138,20 +154,17 @@ impl EntityIndex {
 
     /// The runs of rows whose key is one of the spine's.
     pub(super) fn runs(&self, key: &[(Scalar, ArrayRef)], rows: usize) -> Result<Vec<Run>, Error> {
+        match key {
+            [(Scalar::I64, column)] if column.null_count() == 0 => return Ok(self.integer_runs(column.as_primitive::<Int64Type>().values())),
+            [(Scalar::I32, column)] if column.null_count() == 0 => return Ok(self.integer_runs(column.as_primitive::<Int32Type>().values())),
+            _ => {}
+        }
         let mut runs: Vec<Run> = Vec::new();
         let mut row = 0;
-        // Rows of one key often lie side by side, so the key before is the likeliest.
-        let mut last = (0, self.integers.find(0));
-        let integer = |key: i64| {
-            if key != last.0 {
-                last = (key, self.integers.find(key));
-            }
-            last.1
-        };
         map_keys(
             key,
             rows,
-            integer,
+            |key| self.integers.find(key),
             |key| self.texts.get(key).copied().unwrap_or(NONE),
             |entity| {
                 match runs.last_mut() {
@@ -163,6 +176,17 @@ impl EntityIndex {
             },
         )?;
         Ok(runs)
+    }
+
+    /// Rows of one key mostly lie side by side, so a key is looked up once for all of them.
+    fn integer_runs<K: Copy + PartialEq + Into<i64>>(&self, keys: &[K]) -> Vec<Run> {
+        let mut end = 0;
+        let run = |same: &[K]| {
+            let start = end;
+            end += same.len() as u32;
+            Some(Run { entity: self.integers.find(same[0].into()), start, end }).filter(|run| run.entity != NONE)
+        };
+        keys.chunk_by(|key, next| key == next).filter_map(run).collect()
     }
 
     /// The keys, where a provider may look for them among bounds.
@@ -313,44 +337,52 @@ impl Groups {
         for group in 0..groups {
             starts[group + 1] += starts[group];
         }
-        // Times lie beside their rows, so that ordering a group looks at nothing else.
-        let mut entries = vec![(0_i64, 0_u32); starts[groups] as usize];
-        let mut next = starts.clone();
-        for (row, (id, time)) in ids.iter().zip(times).enumerate().filter(|(_, (id, _))| **id != NONE) {
-            entries[next[*id as usize] as usize] = (*time, row as u32);
-            next[*id as usize] += 1;
-        }
-        order(&mut entries, &starts);
-        let ordered = entries.iter().map(|(time, _)| *time).collect();
-        (Self { starts, members: entries.into_iter().map(|(_, row)| row).collect() }, ordered)
+        let rows = starts[groups] as usize;
+        let (mut members, mut ordered) = (vec![0_u32; rows], vec![0_i64; rows]);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let parts = if rows < ROWS_FOR_THREADS { 1 } else { threads.min(groups).max(1) };
+        std::thread::scope(|scope| {
+            let (mut members, mut ordered) = (members.as_mut_slice(), ordered.as_mut_slice());
+            for part in 0..parts {
+                let (first, end) = (groups * part / parts, groups * (part + 1) / parts);
+                let starts = &starts[first..=end];
+                let rows = (starts[starts.len() - 1] - starts[0]) as usize;
+                let (of_part, times_of_part);
+                (of_part, members) = members.split_at_mut(rows);
+                (times_of_part, ordered) = ordered.split_at_mut(rows);
+                let mut work = move || order(ids, times, first as u32, starts, of_part, times_of_part);
+                if part + 1 < parts {
+                    scope.spawn(work);
+                } else {
+                    work();
+                }
+            }
+        });
+        (Self { starts, members }, ordered)
     }
 }
 
-/// Orders each group, on all cores where that is worth it.
-fn order(entries: &mut [(i64, u32)], starts: &[u32]) {
-    let groups = starts.len() - 1;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = if entries.len() < ROWS_FOR_THREADS { 1 } else { threads.min(groups).max(1) };
-    std::thread::scope(|scope| {
-        let mut rest = entries;
-        for part in 0..parts {
-            let of_part = &starts[groups * part / parts..=groups * (part + 1) / parts];
-            let (mine, others) = rest.split_at_mut((of_part[of_part.len() - 1] - of_part[0]) as usize);
-            rest = others;
-            let mut work = move || {
-                for group in of_part.windows(2) {
-                    let group = &mut mine[(group[0] - of_part[0]) as usize..(group[1] - of_part[0]) as usize];
-                    // Rows of one time keep the spine's order, which is that of their numbers.
-                    if !group.is_sorted() {
-                        group.sort_unstable();
-                    }
-                }
-            };
-            if part + 1 < parts {
-                scope.spawn(work);
-            } else {
-                work();
-            }
+/// Orders the rows of some groups, the first of which is `first`, by group and time.
+fn order(ids: &[u32], times: &[i64], first: u32, starts: &[u32], members: &mut [u32], ordered: &mut [i64]) {
+    let place = |start: &u32| (start - starts[0]) as usize;
+    let mut next: Vec<usize> = starts[..starts.len() - 1].iter().map(place).collect();
+    // Times lie beside their rows, so that ordering a group looks at nothing else.
+    let mut entries = vec![(0_i64, 0_u32); members.len()];
+    for (row, (id, time)) in ids.iter().zip(times).enumerate() {
+        // Rows of no group are beyond the last as those of other parts are.
+        if let Some(next) = next.get_mut(id.wrapping_sub(first) as usize) {
+            entries[*next] = (*time, row as u32);
+            *next += 1;
         }
-    });
+    }
+    for group in starts.windows(2) {
+        let group = &mut entries[place(&group[0])..place(&group[1])];
+        // Rows of one time keep the spine's order, which is that of their numbers.
+        if !group.is_sorted() {
+            group.sort_unstable();
+        }
+    }
+    for ((time, row), (member, at)) in entries.into_iter().zip(members.iter_mut().zip(ordered)) {
+        (*member, *at) = (row, time);
+    }
 }

@@ -219,10 +219,9 @@ fn copy_page<T, const WIDTH: usize>(out: &mut [T], of: impl Fn([u8; WIDTH]) -> T
             whole
         }
         StoredValues::Split(bytes) if bytes.len() == count * WIDTH => {
-            let streams: [&[u8]; WIDTH] = std::array::from_fn(|stream| &bytes[stream * count..(stream + 1) * count]);
             for hit in hits {
                 let place = place(hit);
-                out[hit.out as usize] = of(streams.map(|stream| stream[place]));
+                out[hit.out as usize] = of(std::array::from_fn(|stream| bytes[stream * count + place]));
             }
             true
         }

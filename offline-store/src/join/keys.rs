@@ -84,8 +84,14 @@ pub(super) fn keys(plan: &ViewPlan, info: ChunkInfo, reader: ColumnReader) -> Re
     let known = times.get(1).map(|known| known_times(known, &event));
     let runs = plan.timeline.index.runs(&keys, info.rows)?;
     let keys = ChunkKeys { runs, event, known, rows: None };
-    let time = |place: usize| (keys.event[place], keys.known_at(place));
-    let ordered = |run: &Run| (run.start as usize + 1..run.end as usize).all(|place| time(place - 1) <= time(place));
+    let ordered = |run: &Run| {
+        let rows = run.start as usize..run.end as usize;
+        let event = &keys.event[rows.clone()];
+        match &keys.known {
+            None => event.is_sorted(),
+            Some(known) => event.iter().zip(&known[rows]).is_sorted(),
+        }
+    };
     if info.sorted && keys.runs.iter().all(ordered) {
         return Ok(Keys::Ready(keys));
     }

@@ -70,6 +70,7 @@ struct Best {
 
 impl Best {
     /// Holds a row against the best so far, and gives whether it is better.
+    #[inline]
     fn challenge(&mut self, chunks: &[ChunkInfo], at: usize, new: &Candidate) -> bool {
         if self.place[at] != NOWHERE {
             let best = (self.event[at], self.known.as_ref().map_or(self.event[at], |known| known[at]));
@@ -92,6 +93,61 @@ impl Best {
             all[at] = new.known;
         }
         true
+    }
+}
+
+/// Rows of one entity in their total order.
+trait EntityRows {
+    fn count(&self) -> usize;
+    fn event(&self, row: usize) -> i64;
+    fn known(&self, row: usize) -> i64;
+    fn candidate(&self, row: usize) -> Candidate;
+}
+
+/// Those of a chunk.
+struct RunRows<'a> {
+    chunk: u32,
+    keys: &'a ChunkKeys,
+    /// Where they begin among the chunk's keys.
+    start: usize,
+    event: &'a [i64],
+    known: &'a [i64],
+}
+
+impl EntityRows for RunRows<'_> {
+    fn count(&self) -> usize {
+        self.event.len()
+    }
+
+    fn event(&self, row: usize) -> i64 {
+        self.event[row]
+    }
+
+    fn known(&self, row: usize) -> i64 {
+        self.known[row]
+    }
+
+    fn candidate(&self, row: usize) -> Candidate {
+        Candidate { event: self.event[row], known: self.known[row], place: place_of(self.chunk, self.keys.row(self.start + row)) }
+    }
+}
+
+/// Those of several chunks.
+impl EntityRows for &[Candidate] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn event(&self, row: usize) -> i64 {
+        self[row].event
+    }
+
+    fn known(&self, row: usize) -> i64 {
+        self[row].known
+    }
+
+    fn candidate(&self, row: usize) -> Candidate {
+        self[row]
     }
 }
 
@@ -133,7 +189,7 @@ impl Matching {
                 match rows.windows(2).any(|pair| pair[0].time() == pair[1].time()) {
                     // Which of them counts is not known yet, and may never need to be.
                     true => runs_of(chunks, entity).for_each(|(chunk, keys, run)| self.add_run(chunk, keys, run)),
-                    false => self.add_rows(entity, rows.len(), |place| rows[place]),
+                    false => self.add_rows(entity, rows),
                 }
             }
         }
@@ -141,41 +197,42 @@ impl Matching {
 
     /// Takes an entity's rows of a chunk.
     fn add_run(&mut self, chunk: u32, keys: &ChunkKeys, run: Run) {
-        let row = |place: usize| {
-            let place = run.start as usize + place;
-            Candidate { event: keys.event[place], known: keys.known_at(place), place: place_of(chunk, keys.row(place)) }
-        };
-        self.add_rows(run.entity, (run.end - run.start) as usize, row);
+        let rows = run.start as usize..run.end as usize;
+        let event = &keys.event[rows.clone()];
+        let known = keys.known.as_ref().map_or(event, |known| &known[rows.clone()]);
+        self.add_rows(run.entity, RunRows { chunk, keys, start: rows.start, event, known });
     }
 
-    /// Takes so many rows of an entity, in their total order.
-    fn add_rows(&mut self, entity: u32, count: usize, row: impl Fn(usize) -> Candidate) {
+    /// Takes rows of an entity.
+    fn add_rows(&mut self, entity: u32, rows: impl EntityRows) {
         // What was known to a time is known to all later ones.
         match (self.plan.options.knowledge, &self.best.known) {
-            (Knowledge::Any, _) | (Knowledge::Spine, None) => self.walk(entity, count, row, |_, _| true),
-            (Knowledge::Spine, Some(_)) => self.walk(entity, count, row, |known, time| known <= time),
-            (Knowledge::At(at), _) => self.walk(entity, count, row, |known, _| known <= at.micros()),
+            (Knowledge::Any, _) | (Knowledge::Spine, None) => self.walk(entity, rows, |_, _| true),
+            (Knowledge::Spine, Some(_)) => self.walk(entity, rows, |known, time| known <= time),
+            (Knowledge::At(at), _) => self.walk(entity, rows, |known, _| known <= at.micros()),
         }
     }
 
     /// Walks an entity's rows backwards beside the spine's; `known` says whether a known time was known to a spine row of a time.
-    fn walk(&mut self, entity: u32, count: usize, row: impl Fn(usize) -> Candidate, known: impl Fn(i64, i64) -> bool) {
+    fn walk(&mut self, entity: u32, rows: impl EntityRows, known: impl Fn(i64, i64) -> bool) {
         let Self { plan, chunks, best, hits, found } = self;
-        let Some(mut latest) = count.checked_sub(1).map(&row) else { return };
+        let mut left = rows.count();
+        let Some(last) = left.checked_sub(1).map(|last| rows.event(last)) else { return };
         let range = plan.timeline.rows.range(entity as usize);
-        let open = best.event[range.clone()].partition_point(|event| *event <= latest.event);
-        let mut left = count;
+        let bests = &best.event[range.clone()];
+        // Mostly all of them, as where nothing was found for the entity yet.
+        let open = if bests.last().is_some_and(|event| *event <= last) { bests.len() } else { bests.partition_point(|event| *event <= last) };
         for at in (range.start..range.start + open).rev() {
             let time = plan.timeline.times[at];
             // Strictly before a time is at or before the microsecond before it; nothing is before the first.
             let Some(until) = (if plan.options.strict { time.checked_sub(1) } else { Some(time) }) else { break };
-            while left > 0 && !(latest.event <= until && known(latest.known, time)) {
+            while left > 0 && !(rows.event(left - 1) <= until && known(rows.known(left - 1), time)) {
                 left -= 1;
-                latest = if left > 0 { row(left - 1) } else { latest };
             }
             if left == 0 {
                 break;
             }
+            let latest = rows.candidate(left - 1);
             if best.challenge(chunks, at, &latest) {
                 found.push((latest.place, at as u32));
             }

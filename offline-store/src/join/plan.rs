@@ -65,6 +65,8 @@ pub(super) struct Timeline {
     pub(super) rows: Groups,
     /// The time of each of `rows.all()`.
     pub(super) times: Vec<i64>,
+    /// The first and the last of these; none: there are none.
+    span: Option<(Timestamp, Timestamp)>,
     /// The keys, where a provider may look for them among bounds.
     pub(super) hint: Option<Arc<KeyHint>>,
     /// All rows of the spine, those without a key included.
@@ -170,16 +172,17 @@ impl Timeline {
         let keys: Vec<Vec<(Scalar, ArrayRef)>> = (0..counts.len()).map(key).collect();
         let (index, ids, entities) = EntityIndex::of(&keys, &counts)?;
         let (rows, times) = Groups::by_time(&ids, spine.times(), entities);
+        let span = times.iter().min().zip(times.iter().max()).map(|(first, last)| (Timestamp(*first), Timestamp(*last)));
         let scalars: Vec<Scalar> = columns.iter().map(|(scalar, _)| *scalar).collect();
         let hint = index.hint(&scalars).map(Arc::new);
-        Ok(Self { index, rows, times, hint, spine_rows: spine.rows() })
+        Ok(Self { index, rows, times, span, hint, spine_rows: spine.rows() })
     }
 
     fn hint(&self, layout: &ViewLayout) -> ScanHint {
-        let first = self.times.iter().min().map(|time| Timestamp(*time));
-        let last = self.times.iter().max().map_or(Timestamp::MIN, |time| Timestamp(*time));
+        let last = self.span.map_or(Timestamp::MIN, |(_, last)| last);
         let lookback = layout.view().lookback;
-        ScanHint { min_event_time: first.zip(lookback).map(|(first, lookback)| first.minus(lookback)), max_event_time: last, keys: self.hint.clone() }
+        let min_event_time = self.span.zip(lookback).map(|((first, _), lookback)| first.minus(lookback));
+        ScanHint { min_event_time, max_event_time: last, keys: self.hint.clone() }
     }
 }
 

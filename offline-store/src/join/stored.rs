@@ -111,6 +111,11 @@ impl Hybrid {
         self.runs.last().map_or(0, |run| run.end)
     }
 
+    /// Whether it says one number, again and again, and nothing else.
+    pub fn is_all(&self, number: u32) -> bool {
+        self.runs.iter().all(|run| matches!(run.content, Content::Repeated(repeated) if repeated == number))
+    }
+
     /// Reads from the first number on.
     pub fn cursor(&self) -> HybridCursor<'_> {
         HybridCursor { of: self, run: 0, start: 0 }
@@ -322,6 +327,8 @@ mod tests {
             let numbers = &numbers[..numbers.len().saturating_sub(cut)];
             let hybrid = Hybrid::parse(bytes.clone().into(), width, numbers.len()).unwrap();
             prop_assert_eq!(hybrid.count(), numbers.len());
+            prop_assert!(!hybrid.is_all(1) || numbers.iter().all(|number| *number == 1));
+            prop_assert!(hybrid.is_all(1) || !choices.iter().all(|choice| matches!(choice, Choice::Repeated(1, _))));
             let mut cursor = hybrid.cursor();
             for place in (0..numbers.len()).step_by(step) {
                 // Asked for twice: rows of a spine share a row of a view.

@@ -5,7 +5,7 @@ use anabranch_core::{DataType, Scalar, Timestamp};
 use anabranch_offline_store::join::{ScanHint, ViewScan};
 use anabranch_offline_store::{ScanRequest, TableName, TableRows, TableShape, quarantine_shape, schema_of};
 use anabranch_versioning::{RefSpec, Scan, scan_all};
-use arrow::array::{Array, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use futures::TryStreamExt;
 
 use crate::support::{DAY, World, batch, clicks, clicks_append, expected, interval, layout, source, texts};
@@ -207,6 +207,32 @@ async fn a_join_reads_a_view_through_its_provider() {
         }
     }
     assert_eq!(texts(&batches, &scan.columns), expected(&[batch(1, 0..20)]));
+}
+
+#[tokio::test]
+async fn a_chunk_says_whether_a_row_of_it_may_be_a_tombstone() {
+    let world = World::memory().await;
+    let layout = layout(Partition::None);
+    world.create(&layout).await;
+    let hint = ScanHint { min_event_time: None, max_event_time: Timestamp::MAX, keys: None };
+    let scan = ViewScan { name: "clicks".into(), layout: Arc::clone(&layout), columns: layout.table_columns(), hint };
+    // The tombstones of each file, and in how many of all files there may be some by then.
+    let files = [
+        ([None, None], 0),
+        ([Some(false), Some(false)], 0),
+        ([Some(false), None], 0),
+        ([Some(true), Some(true)], 1),
+        ([Some(false), Some(true)], 2),
+        ([None, Some(true)], 3),
+    ];
+    for (first, (tombstones, expected)) in (0..).step_by(2).zip(files) {
+        let rows = batch(1, first..first + 2);
+        let mut columns = rows.columns().to_vec();
+        *columns.last_mut().unwrap() = Arc::new(BooleanArray::from(tombstones.to_vec()));
+        let commit = world.append("main", RecordBatch::try_new(rows.schema(), columns).unwrap()).await.committed.commit;
+        let chunks = world.store.view_rows(commit).chunks(&scan).await.unwrap().chunks;
+        assert_eq!(chunks.iter().filter(|chunk| chunk.info().tombstones).count(), expected, "{tombstones:?}");
+    }
 }
 
 #[tokio::test]

@@ -115,13 +115,14 @@ impl Cluster {
     pub(super) async fn topology(&self, call: &Call) -> Result<Arc<Topology>> {
         match self.current() {
             Some(topology) => Ok(topology),
-            None => self.next(None, None, call).await,
+            // Once: every call would have to make room for all that it takes.
+            None => Box::pin(self.next(None, None, call)).await,
         }
     }
 
     /// The topology after `seen`, of which something was found to be no longer so. `doubted` markers are all read again.
     pub(super) async fn doubt(&self, seen: &Topology, call: &Call) -> Result<Arc<Topology>> {
-        self.next_after(Some(seen.version), None, true, call).await
+        Box::pin(self.next_after(Some(seen.version), None, true, call)).await
     }
 
     async fn next(&self, seen: Option<u64>, prefer: Option<String>, call: &Call) -> Result<Arc<Topology>> {
