@@ -246,9 +246,13 @@ impl RedisOnlineStore {
         Ok(Some(rows))
     }
 
-    /// Reads where the topology did not hold; `moved`: what showed it will not hold until there is another.
+    /// Reads where the topology did not hold, `moved` as to the slot of a marker.
     async fn read_anew(&self, mut topology: Arc<Topology>, moved: bool, groups: &[ReadGroup<'_>], call: &Call) -> Result<Vec<Option<Bytes>>> {
-        if moved || !topology.peers.iter().all(Peer::is_alive) {
+        if moved {
+            // This fails where slots move meanwhile. Then the old one will do for this once: whatever has moved is followed from there, too.
+            topology = self.cluster.follow(&topology, call).await.unwrap_or(topology);
+        }
+        if !topology.peers.iter().all(Peer::is_alive) {
             topology = self.cluster.doubt(&topology, call).await?;
         }
         loop {

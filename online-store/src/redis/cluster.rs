@@ -125,6 +125,11 @@ impl Cluster {
         Box::pin(self.next_after(Some(seen.version), None, true, call)).await
     }
 
+    /// The topology after `seen`, of which a slot was found to be another's.
+    pub(super) async fn follow(&self, seen: &Topology, call: &Call) -> Result<Arc<Topology>> {
+        Box::pin(self.next(Some(seen.version), None, call)).await
+    }
+
     async fn next(&self, seen: Option<u64>, prefer: Option<String>, call: &Call) -> Result<Arc<Topology>> {
         self.next_after(seen, prefer, false, call).await
     }
@@ -163,7 +168,8 @@ impl Cluster {
         let old = |address: &str| before.and_then(|before| before.peers.iter().find(|peer| peer.address == address));
         let first = Peer::connect(&self.url, address, old(address), call).await?;
         let new = |peers: Vec<_>, slots: Vec<u16>| {
-            let slot = |peer| slots.iter().position(|of| usize::from(*of) == peer).unwrap_or_default();
+            // Slots that move are mostly a process's first.
+            let slot = |peer| slots.iter().rposition(|of| usize::from(*of) == peer).unwrap_or_default();
             let marker = |peer| Commands::command(&[b"GET", &self.keys.marker(slot(peer) as u16)]).into_bytes();
             let markers = (0..peers.len()).map(marker).collect();
             Topology { version: 0, peers, slots, markers, incarnation: Incarnation(0) }

@@ -183,6 +183,23 @@ impl TestCluster {
         config(&self.nodes.iter().map(TestRedis::address).collect::<Vec<_>>().join(","))
     }
 
+    /// Moves one slot from one node to another with the only key that lies in it.
+    ///
+    /// # Panics
+    /// Where more keys lie there, or one that is no text.
+    pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let slot = slot.to_string();
+        let (ids, port) = ([from, to].map(|node| self.nodes[node].ask(&["CLUSTER", "MYID"]).trim().to_owned()), self.nodes[to].port.to_string());
+        let set = |node: usize, state: &str, id: &str| assert_eq!(self.nodes[node].ask(&["CLUSTER", "SETSLOT", &slot, state, id]).trim(), "OK");
+        set(to, "IMPORTING", &ids[0]);
+        set(from, "MIGRATING", &ids[1]);
+        let keys = self.nodes[from].ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
+        assert_eq!(self.nodes[from].ask(&["MIGRATE", "127.0.0.1", &port, keys.trim(), "0", "5000"]).trim(), "OK");
+        for node in [to, from, 3 - from - to] {
+            set(node, "NODE", &ids[1]);
+        }
+    }
+
     /// Moves slots from one node to another with what lies in them, as an operator does while the cluster is used.
     pub fn move_slots(&self, from: usize, to: usize, count: usize) {
         let id = |node: usize| self.nodes[node].ask(&["CLUSTER", "MYID"]).trim().to_owned();
