@@ -15,6 +15,8 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{max, min};
 use arrow::datatypes::{Int32Type, Int64Type};
 
+use super::work::Cores;
+
 /// The number of no entity, no row and no candidate.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -62,11 +64,10 @@ impl Integers {
     }
 
     /// Puts a key of the spine down in the table, for [`Integers::number`] to number it.
-    fn mark(&mut self, key: i64) -> u32 {
+    fn mark(&mut self, key: i64) {
         if let Some(place) = self.place(key) {
             self.table[place] = 0;
         }
-        0
     }
 
     /// Numbers the table's keys in their order; gives how many there are.
@@ -97,7 +98,11 @@ impl EntityIndex {
         let mut ids = Vec::with_capacity(total);
         if index.integers.spread(total, integer_range(keys)) {
             for (key, rows) in keys.iter().zip(rows) {
-                map_keys(key, *rows, |key| index.integers.mark(key), |_| NONE, |_| {})?;
+                let mark = |key| {
+                    index.integers.mark(key);
+                    NONE
+                };
+                map_keys(key, *rows, mark, |_| NONE, |_| {})?;
             }
             let entities = index.integers.number();
             for (key, rows) in keys.iter().zip(rows) {
@@ -286,16 +291,7 @@ pub(super) struct Groups {
 impl Groups {
     /// Groups `0..things` by `group_of`; those of group [`NONE`] are left out.
     pub(super) fn new(things: usize, groups: usize, group_of: impl Fn(usize) -> u32) -> Self {
-        let mut starts = vec![0_u32; groups + 1];
-        for thing in 0..things {
-            let group = group_of(thing);
-            if group != NONE {
-                starts[group as usize + 1] += 1;
-            }
-        }
-        for group in 0..groups {
-            starts[group + 1] += starts[group];
-        }
+        let starts = starts(groups, (0..things).map(&group_of));
         let mut members = vec![0; starts[groups] as usize];
         let mut next = starts.clone();
         for thing in 0..things {
@@ -324,23 +320,28 @@ impl Groups {
     }
 }
 
+/// Where each group's members begin, and where the last one's end, if they lie group by group.
+fn starts(groups: usize, of: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut starts = vec![0_u32; groups + 1];
+    for group in of.filter(|group| *group != NONE) {
+        starts[group as usize + 1] += 1;
+    }
+    for group in 0..groups {
+        starts[group + 1] += starts[group];
+    }
+    starts
+}
+
 /// Groups of fewer rows are ordered by the calling thread alone.
 const ROWS_FOR_THREADS: usize = 1 << 17;
 
 impl Groups {
     /// Groups rows by their ids, each group in the order of its rows' times, and gives the times in that order; rows of id [`NONE`] are left out.
     pub(super) fn by_time(ids: &[u32], times: &[i64], groups: usize) -> (Self, Vec<i64>) {
-        let mut starts = vec![0_u32; groups + 1];
-        for id in ids.iter().filter(|id| **id != NONE) {
-            starts[*id as usize + 1] += 1;
-        }
-        for group in 0..groups {
-            starts[group + 1] += starts[group];
-        }
+        let starts = starts(groups, ids.iter().copied());
         let rows = starts[groups] as usize;
         let (mut members, mut ordered) = (vec![0_u32; rows], vec![0_i64; rows]);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let parts = if rows < ROWS_FOR_THREADS { 1 } else { threads.min(groups).max(1) };
+        let parts = if rows < ROWS_FOR_THREADS { 1 } else { Cores::count().min(groups).max(1) };
         std::thread::scope(|scope| {
             let (mut members, mut ordered) = (members.as_mut_slice(), ordered.as_mut_slice());
             for part in 0..parts {

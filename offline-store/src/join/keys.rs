@@ -36,6 +36,12 @@ impl ChunkKeys {
         Self { runs, event: event.into(), known: None, rows: None }
     }
 
+    /// The event times of a run, and its known times where they are others.
+    pub(super) fn times(&self, run: &Run) -> (&[i64], Option<&[i64]>) {
+        let rows = run.start as usize..run.end as usize;
+        (&self.event[rows.clone()], self.known.as_ref().map(|known| &known[rows]))
+    }
+
     /// The row of the chunk at a place.
     pub(super) fn row(&self, place: usize) -> u32 {
         self.rows.as_ref().map_or(place as u32, |rows| rows[place])
@@ -84,13 +90,9 @@ pub(super) fn keys(plan: &ViewPlan, info: ChunkInfo, reader: ColumnReader) -> Re
     let known = times.get(1).map(|known| known_times(known, &event));
     let runs = plan.timeline.index.runs(&keys, info.rows)?;
     let keys = ChunkKeys { runs, event, known, rows: None };
-    let ordered = |run: &Run| {
-        let rows = run.start as usize..run.end as usize;
-        let event = &keys.event[rows.clone()];
-        match &keys.known {
-            None => event.is_sorted(),
-            Some(known) => event.iter().zip(&known[rows]).is_sorted(),
-        }
+    let ordered = |run: &Run| match keys.times(run) {
+        (event, None) => event.is_sorted(),
+        (event, Some(known)) => event.iter().zip(known).is_sorted(),
     };
     if info.sorted && keys.runs.iter().all(ordered) {
         return Ok(Keys::Ready(keys));

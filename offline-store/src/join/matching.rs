@@ -197,10 +197,8 @@ impl Matching {
 
     /// Takes an entity's rows of a chunk.
     fn add_run(&mut self, chunk: u32, keys: &ChunkKeys, run: Run) {
-        let rows = run.start as usize..run.end as usize;
-        let event = &keys.event[rows.clone()];
-        let known = keys.known.as_ref().map_or(event, |known| &known[rows.clone()]);
-        self.add_rows(run.entity, RunRows { chunk, keys, start: rows.start, event, known });
+        let (event, known) = keys.times(&run);
+        self.add_rows(run.entity, RunRows { chunk, keys, start: run.start as usize, event, known: known.unwrap_or(event) });
     }
 
     /// Takes rows of an entity.
