@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::RandomState;
 use anabranch_core::Generation;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,7 +35,9 @@ pub struct CoalescingOnlineStore {
 
 /// For each question that somebody is under way with, those who wait for the next turn.
 #[derive(Debug, Default)]
-struct UnderWay(Mutex<HashMap<Question, Vec<oneshot::Sender<Turn>>>>);
+struct UnderWay(Mutex<Waiting>);
+
+type Waiting = HashMap<Question, Vec<oneshot::Sender<Turn>>, RandomState>;
 
 /// Generations and keys of a lookup, as bytes that differ where it does.
 type Question = Arc<[u8]>;
@@ -71,7 +74,7 @@ impl CoalescingOnlineStore {
 }
 
 impl UnderWay {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Question, Vec<oneshot::Sender<Turn>>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tracing::Instrument;
 
@@ -25,7 +26,13 @@ const UNKNOWN: &str = "unknown";
 pub(crate) async fn boundary(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let face = Face::of(&request);
     let method = Method::of(face, &request);
-    passed(&app, face, method.as_str(), request, |request| next.run(request)).await
+    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let caller = Caller::of(peer, &request);
+    let run = |mut request: Request| {
+        request.extensions_mut().insert(caller);
+        next.run(request)
+    };
+    passed(&app, face, method.as_str(), request, run).await
 }
 
 /// The same around any handler.
@@ -33,11 +40,9 @@ pub(crate) async fn passed<F: Future<Output = Response>>(
     app: &App,
     face: Face,
     method: &str,
-    mut request: Request,
+    request: Request,
     run: impl FnOnce(Request) -> F,
 ) -> Response {
-    let caller = Caller::of(&request);
-    request.extensions_mut().insert(caller);
     let span = tracing::debug_span!("request", face = face.name(), method);
     #[expect(clippy::disallowed_methods, reason = "a real duration is measured")]
     let start = std::time::Instant::now();

@@ -19,122 +19,88 @@ mod versions;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequest, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, on};
 use http::Method;
 use serde_json::Value as Json;
 
 use crate::App;
+use crate::auth::Caller;
 use crate::error::Error;
 use call::Call;
-
-/// Every route: method and path.
-pub const ROUTES: &[(&str, &str)] = &[
-    ("GET", "/health"),
-    ("GET", "/ready"),
-    ("GET", "/metrics"),
-    ("GET", "/v1/log"),
-    ("GET", "/v1/show"),
-    ("GET", "/v1/diff"),
-    ("GET", "/v1/merge-base"),
-    ("GET", "/v1/branches"),
-    ("POST", "/v1/branches"),
-    ("DELETE", "/v1/branches"),
-    ("GET", "/v1/branches/show"),
-    ("POST", "/v1/branches/rename"),
-    ("POST", "/v1/branches/protect"),
-    ("GET", "/v1/reflog"),
-    ("GET", "/v1/tags"),
-    ("POST", "/v1/tags"),
-    ("DELETE", "/v1/tags"),
-    ("POST", "/v1/merge"),
-    ("POST", "/v1/revert"),
-    ("POST", "/v1/cherry-pick"),
-    ("POST", "/v1/reset"),
-    ("GET", "/v1/definitions"),
-    ("POST", "/v1/push"),
-    ("POST", "/v1/delete"),
-    ("POST", "/v1/flush"),
-    ("GET", "/v1/status"),
-    ("GET", "/v1/quarantine"),
-    ("POST", "/v1/online-features"),
-    ("GET", "/v1/datasets"),
-    ("POST", "/v1/datasets"),
-    ("GET", "/v1/datasets/show"),
-    ("GET", "/v1/datasets/diff"),
-    ("POST", "/v1/datasets/refresh"),
-    ("POST", "/v1/compact"),
-    ("GET", "/v1/tables/files"),
-    ("GET", "/v1/tables/metadata"),
-    ("GET", "/v1/objects"),
-    ("GET", "/v1/objects/{*path}"),
-    ("PUT", "/v1/objects/{*path}"),
-    ("DELETE", "/v1/objects/{*path}"),
-    ("POST", "/v1/copy-object"),
-    ("POST", "/v1/rename-object"),
-    ("POST", "/v1/import-objects"),
-    ("POST", "/get-online-features"),
-    ("POST", "/push"),
-    ("POST", "/write-to-online-store"),
-    ("POST", "/materialize"),
-    ("POST", "/materialize-incremental"),
-];
 
 /// A JSON answer, or an error in JSON.
 type Answer = Result<axum::Json<Json>, Error>;
 
-/// The routes of the HTTP face.
-pub(crate) fn routes(app: &Arc<App>) -> Router {
-    Router::new()
-        .route("/health", get(operations::health))
-        .route("/ready", get(operations::ready))
-        .route("/metrics", get(operations::metrics))
-        .route("/v1/log", get(versions::log))
-        .route("/v1/show", get(versions::show))
-        .route("/v1/diff", get(versions::diff))
-        .route("/v1/merge-base", get(versions::merge_base))
-        .route("/v1/branches", get(versions::branches).post(versions::create_branch).delete(versions::delete_branch))
-        .route("/v1/branches/show", get(versions::branch))
-        .route("/v1/branches/rename", post(versions::rename_branch))
-        .route("/v1/branches/protect", post(versions::protect_branch))
-        .route("/v1/reflog", get(versions::reflog))
-        .route("/v1/tags", get(versions::tags).post(versions::create_tag).delete(versions::delete_tag))
-        .route("/v1/merge", post(versions::merge))
-        .route("/v1/revert", post(versions::revert))
-        .route("/v1/cherry-pick", post(versions::cherry_pick))
-        .route("/v1/reset", post(versions::reset))
-        .route("/v1/definitions", get(definitions::definitions))
-        .route("/v1/push", post(ingest::push))
-        .route("/v1/delete", post(ingest::delete))
-        .route("/v1/flush", post(ingest::flush))
-        .route("/v1/status", get(ingest::status))
-        .route("/v1/quarantine", get(ingest::quarantine))
-        .route("/v1/online-features", post(online::online_features))
-        .route("/v1/online", get(serving::list))
-        .route("/v1/online/serve", post(serving::serve))
-        .route("/v1/online/unserve", post(serving::unserve))
-        .route("/v1/online/rebuild", post(serving::rebuild))
-        .route("/v1/online/move", post(serving::move_online))
-        .route("/v1/online/audit", post(serving::audit))
-        .route("/v1/datasets", get(datasets::list).post(datasets::create))
-        .route("/v1/datasets/show", get(datasets::show))
-        .route("/v1/datasets/diff", get(datasets::diff))
-        .route("/v1/datasets/refresh", post(datasets::refresh))
-        .route("/v1/compact", post(tables::compact))
-        .route("/v1/tables/files", get(tables::files))
-        .route("/v1/tables/metadata", get(tables::metadata))
-        .route("/v1/objects", get(objects::list))
-        .route("/v1/objects/{*path}", get(objects::get).put(objects::put).delete(objects::delete))
-        .route("/v1/copy-object", post(objects::copy))
-        .route("/v1/rename-object", post(objects::rename))
-        .route("/v1/import-objects", post(objects::import))
-        .route("/get-online-features", post(feast::get_online_features))
-        .route("/push", post(feast::push))
-        .route("/write-to-online-store", post(feast::write_to_online_store))
-        .route("/materialize", post(feast::materialize))
-        .route("/materialize-incremental", post(feast::materialize_incremental))
-        .with_state(Arc::clone(app))
+/// Makes the table of routes and the router of one list.
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path,)*) => {
+        /// Every route: method and path.
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        /// The routes of the HTTP face.
+        pub(crate) fn routes(app: &Arc<App>) -> Router {
+            Router::new()$(.route($path, on(MethodFilter::$method, $handler)))*.with_state(Arc::clone(app))
+        }
+    };
+}
+
+routes! {
+    GET "/health" => operations::health,
+    GET "/ready" => operations::ready,
+    GET "/metrics" => operations::metrics,
+    GET "/v1/log" => versions::log,
+    GET "/v1/show" => versions::show,
+    GET "/v1/diff" => versions::diff,
+    GET "/v1/merge-base" => versions::merge_base,
+    GET "/v1/branches" => versions::branches,
+    POST "/v1/branches" => versions::create_branch,
+    DELETE "/v1/branches" => versions::delete_branch,
+    GET "/v1/branches/show" => versions::branch,
+    POST "/v1/branches/rename" => versions::rename_branch,
+    POST "/v1/branches/protect" => versions::protect_branch,
+    GET "/v1/reflog" => versions::reflog,
+    GET "/v1/tags" => versions::tags,
+    POST "/v1/tags" => versions::create_tag,
+    DELETE "/v1/tags" => versions::delete_tag,
+    POST "/v1/merge" => versions::merge,
+    POST "/v1/revert" => versions::revert,
+    POST "/v1/cherry-pick" => versions::cherry_pick,
+    POST "/v1/reset" => versions::reset,
+    GET "/v1/definitions" => definitions::definitions,
+    POST "/v1/push" => ingest::push,
+    POST "/v1/delete" => ingest::delete,
+    POST "/v1/flush" => ingest::flush,
+    GET "/v1/status" => ingest::status,
+    GET "/v1/quarantine" => ingest::quarantine,
+    POST "/v1/online-features" => online::online_features,
+    GET "/v1/online" => serving::list,
+    POST "/v1/online/serve" => serving::serve,
+    POST "/v1/online/unserve" => serving::unserve,
+    POST "/v1/online/rebuild" => serving::rebuild,
+    POST "/v1/online/move" => serving::move_online,
+    POST "/v1/online/audit" => serving::audit,
+    GET "/v1/datasets" => datasets::list,
+    POST "/v1/datasets" => datasets::create,
+    GET "/v1/datasets/show" => datasets::show,
+    GET "/v1/datasets/diff" => datasets::diff,
+    POST "/v1/datasets/refresh" => datasets::refresh,
+    POST "/v1/compact" => tables::compact,
+    GET "/v1/tables/files" => tables::files,
+    GET "/v1/tables/metadata" => tables::metadata,
+    GET "/v1/objects" => objects::list,
+    GET "/v1/objects/{*path}" => objects::get,
+    PUT "/v1/objects/{*path}" => objects::put,
+    DELETE "/v1/objects/{*path}" => objects::delete,
+    POST "/v1/copy-object" => objects::copy,
+    POST "/v1/rename-object" => objects::rename,
+    POST "/v1/import-objects" => objects::import,
+    POST "/get-online-features" => feast::get_online_features,
+    POST "/push" => feast::push,
+    POST "/write-to-online-store" => feast::write_to_online_store,
+    POST "/materialize" => feast::materialize,
+    POST "/materialize-incremental" => feast::materialize_incremental,
 }
 
 /// The routes that are asked thousands of times a second and cost some microseconds each.
@@ -160,11 +126,9 @@ impl Light {
     }
 
     /// What the route's handler answers.
-    pub(crate) async fn answer(self, app: &Arc<App>, request: Request) -> Response {
-        let call = match Call::from_request(request, app).await {
-            Ok(call) => call,
-            Err(never) => match never {},
-        };
+    pub(crate) async fn answer(self, app: &Arc<App>, caller: Caller, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let call = Call::new(app, caller, parts, body);
         match self {
             Self::OnlineFeatures => online::online_features(call).await.into_response(),
             Self::FeastOnlineFeatures => feast::get_online_features(call).await.into_response(),

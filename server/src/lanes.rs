@@ -42,9 +42,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
-use tonic::transport::server::Connected as _;
+use tonic::transport::server::{Connected as _, TcpConnectInfo};
 
 use crate::App;
+use crate::auth::Caller;
 use crate::boundary::{Face, passed};
 use crate::error::{Error, Result};
 use crate::http::Light;
@@ -116,23 +117,20 @@ async fn on_http1(front: Front, incoming: impl Stream<Item = io::Result<TcpStrea
 }
 
 async fn http1(front: Front, stream: TcpStream, closing: CancellationToken) {
-    let peer = stream.connect_info();
+    let connection = stream.connect_info();
     let answer = service_fn(|request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer.clone());
-        let answer = front.answer(request);
+        let answer = front.answer(Some(connection.clone()), request.map(Body::new));
         async { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http1::Builder::new();
     // It is what gives up on a caller who sends its head too slowly.
-    let connection = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
-    let mut connection = pin!(connection);
+    let mut serving = pin!(builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer));
     let served = tokio::select! {
         biased;
-        served = connection.as_mut() => served,
+        served = serving.as_mut() => served,
         () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            serving.as_mut().graceful_shutdown();
+            serving.await
         }
     };
     if let Err(error) = served {
@@ -271,21 +269,24 @@ impl Service<Request<tonic::body::Body>> for Front {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let answer = self.answer(request.map(Body::new));
+        let connection = request.extensions().get::<TcpConnectInfo>().cloned();
+        let answer = self.answer(connection, request.map(Body::new));
         Box::pin(async { Ok(answer.await) })
     }
 }
 
 impl Front {
     /// Answers a lookup here, and has all else done by the runtime.
-    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response> + Send + use<> {
+    fn answer(&self, connection: Option<TcpConnectInfo>, mut request: Request<Body>) -> impl Future<Output = Response> + Send + use<> {
         let front = self.clone();
         async move {
             let Self { app, mut router, all_else } = front;
             if let Some(light) = Light::of(&request) {
-                let run = |request| light.answer(&app, request);
+                let caller = Caller::of(connection.as_ref().and_then(TcpConnectInfo::remote_addr), &request);
+                let run = |request| light.answer(&app, caller, request);
                 return passed(&app, Face::Http, light.path(), request, run).await;
             }
+            connection.map(|connection| request.extensions_mut().insert(connection));
             let is_lookup = request.uri().path() == LOOKUP;
             let answer = async move { router.call(request).await };
             if is_lookup {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use ahash::RandomState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -210,12 +211,14 @@ struct Method {
 
 /// The methods that were called, by face and name: looking both metrics up by their labels costs more than counting.
 #[derive(Debug, Default)]
-struct Methods(RwLock<HashMap<&'static str, HashMap<String, Method>>>);
+struct Methods(RwLock<MethodsByFace>);
+
+type MethodsByFace = HashMap<&'static str, HashMap<String, Method, RandomState>, RandomState>;
 
 impl Metrics {
     /// Counts an answer; `well` is the code of answers that are no errors.
     pub(crate) fn answered(&self, face: &'static str, method: &str, code: u16, well: u16, took_s: f64) {
-        let known = |methods: &HashMap<&'static str, HashMap<String, Method>>| methods.get(face).and_then(|of_face| of_face.get(method)).cloned();
+        let known = |methods: &MethodsByFace| methods.get(face).and_then(|of_face| of_face.get(method)).cloned();
         let found = known(&self.methods.0.read().unwrap_or_else(PoisonError::into_inner));
         let of_method = found.unwrap_or_else(|| {
             let labels = MethodLabels { face, method: method.to_owned() };

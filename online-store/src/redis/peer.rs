@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, Value, cmd};
+use ahash::RandomState;
 use futures::FutureExt as _;
 use tokio::runtime::{self, Handle};
 use tokio::sync::OnceCell;
@@ -50,7 +51,7 @@ pub(super) struct Peer {
 }
 
 /// The connections for lookups, each with the runtime that drives it.
-type Lookups = HashMap<runtime::Id, Arc<OnceCell<Line>>>;
+type Lookups = HashMap<runtime::Id, Arc<OnceCell<Line>>, RandomState>;
 
 #[derive(Clone)]
 struct Connection {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ahash::RandomState;
 use anabranch_core::definition::Definitions;
 use anabranch_core::packed::Sections;
 use anabranch_core::selection::{SelectedView, Selection};
@@ -27,12 +28,12 @@ const KEPT: usize = 1_024;
 
 /// Lookups that were resolved against what is served, by the ref that was asked.
 #[derive(Debug, Default)]
-pub(crate) struct Lookups(Mutex<HashMap<String, Resolved>>);
+pub(crate) struct Lookups(Mutex<HashMap<String, Resolved, RandomState>>);
 
 #[derive(Debug, Default)]
 struct Resolved {
     views: Arc<BTreeMap<String, ServedView>>,
-    lookups: HashMap<String, Arc<Lookup>>,
+    lookups: HashMap<String, Arc<Lookup>, RandomState>,
 }
 
 /// The keys of a lookup, as the caller's face gives them.
@@ -76,7 +77,7 @@ impl Lookups {
         }
         let resolved = refs.entry(reference.to_owned()).or_default();
         if !Arc::ptr_eq(&resolved.views, &served.views) || resolved.lookups.len() >= KEPT {
-            *resolved = Resolved { views: Arc::clone(&served.views), lookups: HashMap::new() };
+            *resolved = Resolved { views: Arc::clone(&served.views), lookups: HashMap::default() };
         }
         resolved.lookups.insert(key, Arc::clone(lookup));
     }

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Query, Request};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
-use http::{HeaderMap, Uri};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Uri};
 use serde::de::DeserializeOwned;
 
 use crate::App;
@@ -40,11 +42,15 @@ impl FromRequest<Arc<App>> for Call {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Infallible> {
         let (mut parts, body) = request.into_parts();
         let caller = parts.extensions.remove::<Caller>().unwrap_or_default();
-        Ok(Self { app: Arc::clone(app), caller, uri: parts.uri, headers: parts.headers, body: Mutex::new(body) })
+        Ok(Self::new(app, caller, parts, body))
     }
 }
 
 impl Call {
+    pub(super) fn new(app: &Arc<App>, caller: Caller, parts: Parts, body: Body) -> Self {
+        Self { app: Arc::clone(app), caller, uri: parts.uri, headers: parts.headers, body: Mutex::new(body) }
+    }
+
     /// Lets the caller in.
     pub(super) async fn enter(&self, verb: Verb, repository: &str, reference: &str) -> Result<Scope> {
         self.app.enter(&self.caller, verb, repository, reference).await
@@ -120,6 +126,13 @@ impl Call {
 /// Reads what is left and keeps nothing of it. Closing on a sender in mid-stream would lose it the answer.
 async fn discard(mut stream: axum::body::BodyDataStream) {
     let _ = tokio::time::timeout(DISCARD, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+}
+
+/// An answer of a content type.
+pub(super) fn of_type(content_type: &'static str, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 /// Reads a body as JSON.

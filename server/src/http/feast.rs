@@ -26,7 +26,6 @@ use anabranch_core::selection::Selection;
 use anabranch_core::{ErrorKind, Kinded, Timestamp};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -99,7 +98,7 @@ pub(super) async fn get_online_features(mut call: Call) -> Outcome {
     };
     let served = scope.served().await?;
     let lookup = scope.prepare(&served, &selection, wanted.full_feature_names)?;
-    let entities = vectors::entities(wanted.entities, &served.definitions)?;
+    let entities = vectors::entities(wanted.entities, lookup.key_columns(), &served.definitions)?;
     let keys = Keys::Json(vectors::keys(&entities, lookup.key_columns()));
     let looked = scope.look_up(&served, &selection, lookup, keys).await.map_err(|error| match error.kind() {
         // Too many keys at once: Feast's client would ask again after a 429, in vain.
@@ -107,7 +106,7 @@ pub(super) async fn get_online_features(mut call: Call) -> Outcome {
         _ => error.into(),
     })?;
     let body = vectors::answer(&looked, &entities)?;
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(call::of_type("application/json", body))
 }
 
 pub(super) async fn push(mut call: Call) -> Outcome {

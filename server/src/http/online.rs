@@ -6,12 +6,12 @@ use std::io::Write as _;
 use anabranch_core::selection::Selection;
 use anabranch_online_store::{NO_EVENT_TIME, Status};
 use arrow::ipc::writer::StreamWriter;
-use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::Response;
+use http::header::ACCEPT;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::call::Call;
+use super::call::{self, Call};
 use super::ingest::ARROW;
 use crate::app::{Keys, Looked, LookupRequest};
 use crate::auth::Verb;
@@ -49,9 +49,9 @@ pub(super) async fn online_features(mut call: Call) -> Result<Response> {
     let Wanted { full_names, at_least, timeout_ms, keys, .. } = wanted;
     let looked = scope.lookup(LookupRequest { selection, full_names, keys: Keys::Json(keys), at_least, timeout_ms }).await?;
     if arrow {
-        return Ok(([(CONTENT_TYPE, ARROW)], ipc(looked)?).into_response());
+        return Ok(call::of_type(ARROW, ipc(looked)?));
     }
-    Ok(([(CONTENT_TYPE, "application/json")], json(&looked)?).into_response())
+    Ok(call::of_type("application/json", json(&looked)?))
 }
 
 fn ipc(looked: Looked) -> Result<Vec<u8>> {

@@ -93,6 +93,7 @@ async fn every_route_asks_the_hook() {
     let body = |method: &str, path: &str| match (method, path) {
         ("POST", "/v1/branches" | "/v1/tags") => r#"{"name": "a"}"#,
         ("POST", "/v1/compact") => "{}",
+        ("POST", path) if path.starts_with("/v1/online/") => "{}",
         ("POST", "/v1/merge") => r#"{"source": "a"}"#,
         ("POST", "/v1/revert" | "/v1/cherry-pick") => r#"{"commit": "a"}"#,
         ("POST", "/v1/reset") => r#"{"to": "a"}"#,

@@ -123,6 +123,23 @@ async fn requests_that_wait_go_out_together_under_one_marker_and_long_ones_under
 }
 
 #[tokio::test]
+async fn those_who_ask_a_moment_later_go_out_with_the_first() {
+    let (line, _redis) = line(|questions, to| echo(questions, to, 1 << 20)).await;
+    let asking = [false, true, false, true, true].map(|later| {
+        let line = line.clone();
+        tokio::spawn(async move {
+            if later {
+                yield_now().await;
+            }
+            line.ask(echoes("x", 1), Some(MARKER), &call()).await.unwrap().marker
+        })
+    });
+    for marker in join_all(asking).await {
+        assert_eq!(marker.unwrap(), Some(BytesFrame::BulkString("5".into())), "one marker, behind all of them");
+    }
+}
+
+#[tokio::test]
 async fn replies_of_one_who_gave_up_are_thrown_away() {
     let (line, _redis) = line(|questions, to| async {
         tokio::time::sleep(Duration::from_millis(50)).await;

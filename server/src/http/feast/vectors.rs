@@ -19,18 +19,21 @@ const NO_TIME: &[u8] = b"\"1970-01-01T00:00:00Z\"";
 /// The columns that a caller gave, by their join keys.
 pub(super) type Entities = BTreeMap<String, Vec<Json>>;
 
-/// Finds the join keys of the columns: Feast takes the name of an entity, too.
-pub(super) fn entities(given: Entities, definitions: &Definitions) -> Result<Entities, Refused> {
+/// Finds the join keys of the columns, of which some are `needed`: Feast takes the name of an entity, too.
+pub(super) fn entities(given: Entities, needed: &[KeyColumn], definitions: &Definitions) -> Result<Entities, Refused> {
     let mut entities = Entities::new();
     let rows = given.values().next().map_or(0, Vec::len);
     for (name, values) in given {
         if values.len() != rows {
             return Err(Error::argument("entities", format!("{name:?} has {} values where others have {rows}", values.len())).into());
         }
-        let key = match definitions.get(DefinitionKind::Entity, &name) {
-            _ if is_key(definitions, &name) => name,
-            Some(Definition::Entity(entity)) if entity.join_keys.len() == 1 => entity.join_keys[0].name.clone(),
-            _ => return Err(Refused::missing("EntityNotFoundException", format!("there is no join key or entity of one join key {name:?}"))),
+        // What is needed is a join key: definitions may be many.
+        let key = match needed.iter().any(|key| key.name == name) || is_key(definitions, &name) {
+            true => name,
+            false => match definitions.get(DefinitionKind::Entity, &name) {
+                Some(Definition::Entity(entity)) if entity.join_keys.len() == 1 => entity.join_keys[0].name.clone(),
+                _ => return Err(Refused::missing("EntityNotFoundException", format!("there is no join key or entity of one join key {name:?}"))),
+            },
         };
         entities.insert(key, values);
     }
