@@ -1,3 +1,4 @@
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -127,9 +128,14 @@ async fn those_who_ask_a_moment_later_go_out_with_the_first() {
     let (line, _redis) = line(|questions, to| echo(questions, to, 1 << 20)).await;
     let asking = [false, true, false, true, true].map(|later| {
         let line = line.clone();
+        // One that has bytes, which the runtime has not seen yet.
+        let (socket, mut other) = UnixStream::pair().unwrap();
+        other.write_all(b"x").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::UnixStream::from_std(socket).unwrap();
         tokio::spawn(async move {
             if later {
-                yield_now().await;
+                socket.readable().await.unwrap();
             }
             line.ask(echoes("x", 1), Some(MARKER), &call()).await.unwrap().marker
         })
