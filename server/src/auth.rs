@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};
+use tonic::transport::server::TcpConnectInfo;
 
 use crate::error::{Error, Result};
 
@@ -111,10 +112,14 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The caller at the other end of a connection, as its request tells.
-    pub(crate) fn of<B>(peer: Option<SocketAddr>, request: &http::Request<B>) -> Self {
+    /// The caller of a request, which carries its connection unless that is given.
+    pub(crate) fn of<B>(connection: Option<&TcpConnectInfo>, request: &http::Request<B>) -> Self {
         let header = |name| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        Self { peer, host: request.uri().authority().map(ToString::to_string).or_else(|| header(HOST)), origin: header(ORIGIN) }
+        Self {
+            peer: connection.or_else(|| request.extensions().get()).and_then(TcpConnectInfo::remote_addr),
+            host: request.uri().authority().map(ToString::to_string).or_else(|| header(HOST)),
+            origin: header(ORIGIN),
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use futures::FutureExt;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tracing::Instrument;
 
@@ -26,8 +25,7 @@ const UNKNOWN: &str = "unknown";
 pub(crate) async fn boundary(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let face = Face::of(&request);
     let method = Method::of(face, &request);
-    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let caller = Caller::of(peer, &request);
+    let caller = Caller::of(None, &request);
     let run = |mut request: Request| {
         request.extensions_mut().insert(caller);
         next.run(request)

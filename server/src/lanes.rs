@@ -269,24 +269,25 @@ impl Service<Request<tonic::body::Body>> for Front {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let connection = request.extensions().get::<TcpConnectInfo>().cloned();
-        let answer = self.answer(connection, request.map(Body::new));
+        let answer = self.answer(None, request.map(Body::new));
         Box::pin(async { Ok(answer.await) })
     }
 }
 
 impl Front {
-    /// Answers a lookup here, and has all else done by the runtime.
+    /// Answers a lookup here, and has all else done by the runtime. A request carries its connection unless that is given.
     fn answer(&self, connection: Option<TcpConnectInfo>, mut request: Request<Body>) -> impl Future<Output = Response> + Send + use<> {
         let front = self.clone();
         async move {
             let Self { app, mut router, all_else } = front;
             if let Some(light) = Light::of(&request) {
-                let caller = Caller::of(connection.as_ref().and_then(TcpConnectInfo::remote_addr), &request);
+                let caller = Caller::of(connection.as_ref(), &request);
                 let run = |request| light.answer(&app, caller, request);
                 return passed(&app, Face::Http, light.path(), request, run).await;
             }
-            connection.map(|connection| request.extensions_mut().insert(connection));
+            if let Some(connection) = connection {
+                request.extensions_mut().insert(connection);
+            }
             let is_lookup = request.uri().path() == LOOKUP;
             let answer = async move { router.call(request).await };
             if is_lookup {

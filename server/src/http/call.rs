@@ -129,8 +129,8 @@ async fn discard(mut stream: axum::body::BodyDataStream) {
 }
 
 /// An answer of a content type.
-pub(super) fn of_type(content_type: &'static str, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub(super) fn of_type(content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

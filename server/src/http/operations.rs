@@ -1,10 +1,10 @@
 //! Health, readiness and metrics.
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::json;
 
 use super::Answer;
-use super::call::Call;
+use super::call::{self, Call};
 use crate::auth::Verb;
 use crate::error::Error;
 
@@ -30,5 +30,5 @@ pub(super) async fn metrics(call: Call) -> Result<Response, Error> {
     call.app.measure();
     call.app.measure_datasets();
     let text = call.app.metrics().encode()?;
-    Ok(([(http::header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    Ok(call::of_type("application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }

@@ -1,12 +1,11 @@
 //! Tables as files.
 
-use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Answer;
-use super::call::Call;
+use super::call::{self, Call};
 use crate::app::CompactRequest;
 use crate::auth::Verb;
 use crate::error::{Error, Result};
@@ -51,5 +50,5 @@ pub(super) async fn metadata(call: Call) -> Result<Response, Error> {
     let wanted: Wanted = call.query()?;
     let scope = call.enter(Verb::ReadRows, &wanted.repository, &wanted.r#ref).await?;
     let (_, metadata) = scope.table_metadata(&wanted.view).await?;
-    Ok(([(CONTENT_TYPE, "application/json")], metadata).into_response())
+    Ok(call::of_type("application/json", metadata))
 }

@@ -28,12 +28,14 @@ pub(super) fn entities(given: Entities, needed: &[KeyColumn], definitions: &Defi
             return Err(Error::argument("entities", format!("{name:?} has {} values where others have {rows}", values.len())).into());
         }
         // What is needed is a join key: definitions may be many.
-        let key = match needed.iter().any(|key| key.name == name) || is_key(definitions, &name) {
-            true => name,
-            false => match definitions.get(DefinitionKind::Entity, &name) {
-                Some(Definition::Entity(entity)) if entity.join_keys.len() == 1 => entity.join_keys[0].name.clone(),
-                _ => return Err(Refused::missing("EntityNotFoundException", format!("there is no join key or entity of one join key {name:?}"))),
-            },
+        let key = if needed.iter().any(|key| key.name == name) || is_key(definitions, &name) {
+            name
+        } else if let Some(Definition::Entity(entity)) = definitions.get(DefinitionKind::Entity, &name)
+            && let [key] = &entity.join_keys[..]
+        {
+            key.name.clone()
+        } else {
+            return Err(Refused::missing("EntityNotFoundException", format!("there is no join key or entity of one join key {name:?}")));
         };
         entities.insert(key, values);
     }
